@@ -1,0 +1,94 @@
+"""Every knob of a run, frozen: built once from the configuration, journalled, and the same again on resume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Command = str | tuple[str, ...]
+"""A string runs through `sh -c`; a tuple is an argv."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which ready tasks count. `tasks` narrows further: only these ids."""
+
+    kind: Literal["ready", "epics"] = "ready"
+    epics: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorktreeSettings:
+    setup: Command | None = None
+    setup_inputs: tuple[str, ...] = ()
+    copy: tuple[str, ...] = ()
+    link: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    pristine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GateSettings:
+    """`commands` empty means: no gate, and everything that lands is shown as not tested."""
+
+    commands: tuple[Command, ...] = ()
+    timeout_s: float = 1800.0
+    origin: str = ""
+    """Where the commands come from, for people: `--gate`, `.hew.toml`, `justfile`, `--no-gate`, …"""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifySettings:
+    enabled: bool = True
+    commands: tuple[Command, ...] = ()
+    timeout_s: float = 600.0
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSettings:
+    """A `[runtime.NAME]` table of the configuration: any program as an agent."""
+
+    name: str
+    command: tuple[str, ...]
+    prompt: Literal["stdin", "file", "arg"] = "stdin"
+    success: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    forced: str | None = None
+    default: str | None = None
+    by_priority: tuple[tuple[str, str], ...] = ()
+    by_type: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Durations in seconds, money in US dollars. `None` as a budget means: no limit."""
+
+    scope: Scope = field(default_factory=Scope)
+    jobs: int = 1
+    runtime: str = "claude"
+    runtimes: tuple[RuntimeSettings, ...] = ()
+    model: ModelSettings = field(default_factory=ModelSettings)
+    attempts: int = 3
+    iter_timeout_s: float = 3600.0
+    stall_timeout_s: float = 900.0
+    max_iter: int | None = None
+    budget_tokens: int | None = None
+    budget_usd: float | None = None
+    budget_wall_s: float | None = None
+    guard_trip: int = 5
+    max_new: int | None = None
+    """How many tasks created during the run may be started; None: as many as were in scope at its start."""
+    poll_s: float = 10.0
+    until_empty: bool = True
+    accept_no_change: bool = True
+    deliver: Literal["merge", "branch"] = "merge"
+    gate: GateSettings = field(default_factory=GateSettings)
+    verify: VerifySettings = field(default_factory=VerifySettings)
+    worktree: WorktreeSettings = field(default_factory=WorktreeSettings)
+    max_output_bytes: int = 64 * 1024 * 1024
+    """What `output.log` keeps of one agent; the rest is counted, read by the runtime and dropped."""

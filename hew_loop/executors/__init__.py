@@ -1,0 +1,1 @@
+"""Where workers run. The same worker function runs in all of them."""

@@ -1,0 +1,1 @@
+"""Pure renderers: state in, text out."""

@@ -1,0 +1,1 @@
+"""Agent programs: how to start them and how to read what they print. No process code here."""

@@ -1,0 +1,57 @@
+"""The seam to agent programs: what to start, and what its output means. No process code here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from hew_loop.core.iteration import AgentReport
+
+Ending = Literal["exited", "timed_out", "stalled", "cancelled", "not_started"]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRequest:
+    """One agent run, before the program is known."""
+
+    task: str
+    prompt: str
+    prompt_file: Path
+    worktree: Path
+    model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What to start: argv, variables on top of the iteration's environment, bytes for stdin (then end of file)."""
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    stdin: bytes = b""
+    stop_signal: int = 15
+
+
+class OutputReader(Protocol):
+    """Reads one agent's stdout while it runs. Never raises on what an agent prints."""
+
+    def feed(self, data: bytes) -> None:
+        """Any piece of stdout, cut anywhere."""
+        ...
+
+    @property
+    def is_final(self) -> bool:
+        """The final event was seen: the process gets 30 s to end, the outcome stays (RT-22)."""
+        ...
+
+    def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
+        """The outcome; called once. `exit_code` is negative for a signal, None when it never started."""
+        ...
+
+
+class Runtime(Protocol):
+    name: str
+
+    def invocation(self, request: AgentRequest) -> Invocation: ...
+
+    def reader(self) -> OutputReader: ...

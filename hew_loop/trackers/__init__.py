@@ -1,0 +1,1 @@
+"""Where tasks live. Every tracker satisfies `trackers.base.Tracker`."""
