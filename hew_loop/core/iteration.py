@@ -14,7 +14,7 @@ FailureClass = Literal[
     "truncated", "unknown",
     # ours
     "stalled", "timed_out", "agent_failed", "agent_blocked", "no_diff", "unmerged", "foreign_work", "setup_failed",
-    "lost", "worktree_broken",
+    "lost", "worktree_broken", "withdrawn",
 ]  # fmt: skip
 
 

@@ -1,0 +1,320 @@
+"""What to do next: an ordered list of small rules, read top down; the first that says something is followed.
+
+The engine asks again until no rule says anything, so each rule sees the state with the intents of those before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+
+from hew_loop.core import budget, merge_queue
+from hew_loop.core import events as ev
+from hew_loop.core.actions import (
+    LAUNCH,
+    Action,
+    BuildChain,
+    ChainEntry,
+    Claim,
+    CloseTask,
+    Deliver,
+    FileBug,
+    Land,
+    ReadTasks,
+    ReleaseTask,
+    RunGate,
+    StartIteration,
+    Verify,
+)
+from hew_loop.core.batch_plan import narrow
+from hew_loop.core.iteration import IterationSpec
+from hew_loop.core.names import actor_name, branch_name
+from hew_loop.core.outcome import close_reason, exit_code, park_bug, release_note
+from hew_loop.core.startable import startable, unfinished
+from hew_loop.core.state import HOLDS_SLOT, RunState, TaskRecord
+from hew_loop.errors import EXIT_BUG
+
+Decision = Action | ev.BatchPlanned | ev.Stopping | ev.RunEnded | ev.DeliveryRefused
+
+MAX_VIEW_FAILURES = 4
+MAX_WRITE_FAILURES = 5
+RETRY_WRITE_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+def decide(state: RunState, now: datetime) -> Sequence[Decision]:
+    """The next decisions, in order; empty when there is nothing to do before another event or `next_wake`."""
+    if state.ended:
+        return ()
+    for rule in RULES:
+        if decisions := rule(state, now):
+            return decisions
+    return ()
+
+
+def next_wake(state: RunState, now: datetime) -> datetime | None:
+    """The earliest time at which `decide` may say something new without an event."""
+    times: list[datetime] = []
+    if state.write_failures:
+        times.append(state.now + timedelta(seconds=_write_backoff_s(state)))
+    if state.hold is not None:
+        times.append(state.hold.until)
+    if not state.stopping:
+        if (end := budget.wall_end(state)) is not None:
+            times.append(end)
+        if _free_slots(state) and not state.flying(ReadTasks):
+            times.append(_next_poll(state))
+    elif state.view_failures:
+        times.append(_next_poll(state))
+    return min((t for t in times if t > now), default=None)
+
+
+def stop(state: RunState, now: datetime) -> Sequence[Decision]:
+    """Stop for the first reason in the order of precedence (product.md §3)."""
+    if state.stopping:
+        return ()
+    if state.stop_request is not None:
+        reason = "stop_file" if state.stop_request.by == "stop_file" else "cancelled"
+        return (ev.Stopping(reason, state.stop_request.by),)
+    if over := budget.exceeded(state, now):
+        return (ev.Stopping(*over),)
+    if state.view_failures >= MAX_VIEW_FAILURES or state.write_failures >= MAX_WRITE_FAILURES:
+        return (ev.Stopping("tracker_error", state.notices[-1].text if state.notices else ""),)
+    gate = state.base_gate
+    if gate is not None and gate.verdict in ("failed", "could_not_run"):
+        verb = "fails" if gate.verdict == "failed" else "does not run"
+        return (ev.Stopping("gate_error", f"the gate {verb} on the base commit: {gate.reason}"),)
+    if state.failures_in_a_row >= state.policy.guard_trip:
+        return (ev.Stopping("guard_trip", f"{state.failures_in_a_row} failures in a row"),)
+    return ()
+
+
+def land(state: RunState, now: datetime) -> Sequence[Decision]:
+    """Take the merge queue one step further."""
+    if state.stop_now or state.stopping == "gate_error" or state.flying(BuildChain, RunGate, Land):
+        return ()
+    queue = state.queue
+    if queue.chain is None and not queue.waiting and state.launch_tip is not None:
+        head = state.launch_tip
+        return (BuildChain(queue.tip, (ChainEntry(LAUNCH, "", head, head),)),)
+    match merge_queue.next_step(queue, gated=bool(state.policy.gate.commands)):
+        case merge_queue.Build(entries):
+            return (BuildChain(queue.tip, tuple(_chain_entry(state, n) for n in entries)),)
+        case merge_queue.Gate(link, purpose, entries) as gate:
+            commit, tree = (link.commit, link.tree) if link else (queue.tip, "")
+            number = len(state.gates) + 1
+            return (RunGate(number, commit, tree, purpose, entries, fresh=gate.fresh),)
+        case merge_queue.LandPrefix(link, entries):
+            return (Land(queue.tip, link.commit, entries),)
+        case None:
+            return ()
+
+
+def settle(state: RunState, now: datetime) -> Sequence[Decision]:
+    """Tell the tracker what became of the tasks."""
+    if state.stopping == "tracker_error" or state.write_failures >= MAX_WRITE_FAILURES:
+        return ()
+    if state.write_failures and now < state.now + timedelta(seconds=_write_backoff_s(state)):
+        return ()
+    busy = state.busy_tasks()
+    decisions = (_tell_tracker(state, r) for r in state.records.values() if r.task not in busy)
+    return tuple(d for d in decisions if d is not None)
+
+
+def plan(state: RunState, now: datetime) -> Sequence[Decision]:
+    """One batch plan for each finished iteration: what the agent suggested, or why there is none."""
+    planned = {b.after for b in state.batches}
+    for number, iteration in state.iterations.items():
+        if iteration.result is None or number in planned:
+            continue
+        said = iteration.result.next_iteration
+        known = state.backlog.tasks
+        count = len(state.batches) + 1
+        if said is None:
+            return (ev.BatchPlanned(count, "skipped", reason="planner_disabled", after=number),)
+        ids = tuple(t for t in said if t in known)
+        dropped = tuple(t for t in said if t not in known)
+        return (ev.BatchPlanned(count, "agent", ids, dropped, after=number),)
+    return ()
+
+
+def start(state: RunState, now: datetime) -> Sequence[Decision]:
+    """Fill free slots: what is claimed, then what went back, then new tasks from the suggestion or the graph."""
+    if state.stopping or state.view is None or (state.hold is not None and now < state.hold.until):
+        return ()
+    room = _iterations_left(state)
+    if claimed := state.in_phase("claimed")[:room]:
+        return tuple(_start(state, r, r.slot, i) for i, r in enumerate(claimed))
+    free = list(islice(_free_slots(state), max(room - len(state.in_phase("claiming")), 0)))
+    if not free:
+        return ()
+    if back := state.in_phase("retry")[: len(free)]:
+        return tuple(_start(state, r, slot, i) for i, (r, slot) in enumerate(zip(back, free, strict=False)))
+    wanted = [t.id for t in islice(startable(state, now), None if state.suggestion else len(free))]
+    if wanted and state.policy.gate.commands and state.base_verdict is None:
+        return _gate_base(state)
+    return tuple(_claims(state, wanted, free))
+
+
+def read(state: RunState, now: datetime) -> Sequence[Decision]:
+    """Look at the tracker: at first, while a slot is free, and before the run may say that nothing is left."""
+    if state.flying(ReadTasks) or state.stopping == "tracker_error":
+        return ()
+    if state.view is None:
+        due = state.now + timedelta(seconds=2.0**state.view_failures) if state.view_failures else now
+        return (ReadTasks(),) if now >= due and not state.stopping else ()
+    if state.stopping:
+        return ()
+    idle = not unfinished(state) and not state.intents
+    stale = state.last_write_at is not None and state.view.began_at <= state.last_write_at
+    if (idle and stale) or (_free_slots(state) and now >= _next_poll(state)):
+        return (ReadTasks(),)
+    return ()
+
+
+def drained(state: RunState, now: datetime) -> Sequence[Decision]:
+    """Nothing runs, waits or could start, and the tracker was looked at after our last write: the queue is empty."""
+    if state.stopping or state.intents or unfinished(state) or state.view is None:
+        return ()
+    if state.hold is not None and now < state.hold.until and any(startable(state, now)):
+        return ()
+    if any(startable(state, now)):
+        return (ev.Stopping("stuck", "something could start, nothing is in flight, and no rule acts"),)
+    if not state.policy.until_empty:
+        return ()
+    return (ev.Stopping("ready_empty"),)
+
+
+def verify(state: RunState, now: datetime) -> Sequence[Decision]:
+    """Test the integrated tree once everything has landed or gone back."""
+    if not _at_rest(state) or not state.landed_something or not state.policy.verify.enabled:
+        return ()
+    if state.stop_now or state.delivery is not None:
+        return ()
+    if state.verify is None or state.verify.commit != state.queue.tip:
+        return (Verify(state.queue.tip),)
+    return ()
+
+
+def deliver(state: RunState, now: datetime) -> Sequence[Decision]:
+    """Bring the integration branch to the launch branch, unless verify says no."""
+    if not _at_rest(state) or state.delivery is not None or not state.landed_something or state.stop_now:
+        return ()
+    if state.policy.deliver != "merge" or state.start.launch_branch is None:
+        return ()
+    if state.verify is not None and state.verify.verdict in ("failed", "could_not_run"):
+        return ()
+    return (Deliver(state.start.launch_branch, state.launch_expected, state.queue.tip),)
+
+
+def finish(state: RunState, now: datetime) -> Sequence[Decision]:
+    return (ev.RunEnded(exit_code(state)),) if _at_rest(state) else ()
+
+
+def stuck(state: RunState, now: datetime) -> Sequence[Decision]:
+    """Nothing is in flight, nothing is due, and no rule acts: a bug, said as one instead of hanging."""
+    if state.intents or next_wake(state, now) is not None:
+        return ()
+    if state.stopping:
+        return (ev.RunEnded(EXIT_BUG),)
+    return (ev.Stopping("stuck", "tasks wait, nothing is in flight, and no rule acts"),)
+
+
+Rule = Callable[[RunState, datetime], Sequence[Decision]]
+RULES: tuple[Rule, ...] = (stop, land, settle, plan, start, read, drained, verify, deliver, finish, stuck)
+
+
+def _at_rest(state: RunState) -> bool:
+    """The run stops, and nothing of it is in flight or to be settled any more."""
+    if not state.stopping or state.intents:
+        return False
+    if state.launch_tip is not None and not state.stop_now:
+        return False
+    return state.stopping == "tracker_error" or state.write_failures >= MAX_WRITE_FAILURES or not unfinished(state)
+
+
+def _tell_tracker(state: RunState, record: TaskRecord) -> Decision | None:
+    """What the tracker is still to be told about a task; a stopping run gives back what it will not try again."""
+    match record.phase:
+        case "landed" | "accepted":
+            return CloseTask(record.task, close_reason(state, record))
+        case "parking":
+            title, description = park_bug(state, record)
+            return FileBug(record.task, record.attempts, record.kind, title, description)
+        case "releasing":
+            return ReleaseTask(record.task, record.actor, release_note(state, record))
+        case "retry" | "claimed" if state.stopping:
+            return ReleaseTask(record.task, record.actor, release_note(state, record))
+        case "waiting" if state.stop_now or state.stopping == "gate_error":
+            return ReleaseTask(record.task, record.actor, release_note(state, record))
+        case _:
+            return None
+
+
+def _chain_entry(state: RunState, number: int) -> ChainEntry:
+    iteration = state.iterations[number]
+    result = iteration.result
+    head = (result.head if result else None) or iteration.spec.base
+    begun = (result.start if result else None) or iteration.spec.base
+    return ChainEntry(number, iteration.spec.task, head, begun)
+
+
+def _gate_base(state: RunState) -> Sequence[Decision]:
+    if state.base_gate is not None or state.flying(RunGate):
+        return ()
+    return (RunGate(len(state.gates) + 1, state.start.base, "", "base"),)
+
+
+def _claims(state: RunState, wanted: list[str], free: list[int]) -> list[Claim]:
+    suggestion = state.suggestion
+    claims: list[Claim] = []
+    for slot in free:
+        if not wanted:
+            break
+        picked = narrow(suggestion.ids if suggestion else (), wanted)
+        task = picked.ids[0]
+        suggested = suggestion is not None and picked.narrowed
+        why = suggestion.source if suggestion is not None and suggested else "graph"
+        batch = suggestion.number if suggestion is not None and suggested else None
+        claims.append(Claim(task, slot, actor_name(state.run_id, slot), why, batch))
+        wanted = [t for t in wanted if t != task]
+    return claims
+
+
+def _start(state: RunState, record: TaskRecord, slot: int, offset: int) -> StartIteration:
+    attempt = record.attempts + 1
+    spec = IterationSpec(
+        run_id=state.run_id,
+        number=len(state.iterations) + 1 + offset,
+        task=record.task,
+        attempt=attempt,
+        slot=slot,
+        base=state.queue.tip,
+        branch=branch_name(state.run_id, record.task, attempt),
+        actor=record.actor,
+        runtime=state.policy.runtime,
+        carry=record.carry,
+        evidence=record.evidence,
+    )
+    return StartIteration(spec, record.why if attempt == 1 else "retry", record.batch if attempt == 1 else None)
+
+
+def _free_slots(state: RunState) -> list[int]:
+    used = {r.slot for r in state.records.values() if r.phase in HOLDS_SLOT}
+    return [slot for slot in range(state.policy.jobs) if slot not in used]
+
+
+def _iterations_left(state: RunState) -> int:
+    limit = state.policy.max_iter
+    return state.policy.jobs if limit is None else limit - len(state.iterations)
+
+
+def _next_poll(state: RunState) -> datetime:
+    began = state.view.began_at if state.view else state.started_at
+    if state.view_failures:
+        return state.now + timedelta(seconds=2.0**state.view_failures)
+    return began + timedelta(seconds=state.policy.poll_s)
+
+
+def _write_backoff_s(state: RunState) -> float:
+    return RETRY_WRITE_S[min(state.write_failures, len(RETRY_WRITE_S)) - 1]

@@ -1,0 +1,93 @@
+"""Why a ready task may not be started now, or that it may: the one rule behind dispatch, summary and explain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from hew_loop.core.backlog import Backlog
+from hew_loop.core.state import FINAL, RunState
+from hew_loop.core.task import NEEDS_HUMAN, Task
+
+
+def startable(state: RunState, now: datetime) -> Iterator[Task]:
+    """Tasks that may be started now, in graph order."""
+    return (t for t in state.backlog.ready(now) if why_not(state, t) is None)
+
+
+def is_startable(state: RunState, task_id: str, now: datetime) -> bool:
+    return (
+        any(t.id == task_id for t in state.backlog.ready(now)) and why_not(state, state.backlog.tasks[task_id]) is None
+    )
+
+
+def held_back(state: RunState, now: datetime) -> tuple[tuple[str, str], ...]:
+    """(task, what it waits for) of every ready task in scope that this run has not taken and may not start."""
+    rows = ((t.id, why_not(state, t)) for t in state.backlog.ready(now) if t.id not in state.records)
+    return tuple((t, why) for t, why in rows if why is not None and why != OUT_OF_SCOPE)
+
+
+OUT_OF_SCOPE = "not in scope"
+
+
+def why_not(state: RunState, task: Task) -> str | None:
+    """Why a task of the ready set is not started; None when nothing is in its way.
+
+    It starts only when the code of everything that it depends on is in its base (P2): what was worked on in this run
+    must have landed, and what an earlier run landed elsewhere holds it back.
+    """
+    policy = state.policy
+    record = state.records.get(task.id)
+    if record is not None:
+        return f"{record.phase} in this run"
+    if not state.backlog.is_in_scope(task.id, policy.scope):
+        return OUT_OF_SCOPE
+    if task.type == "epic" or task.id in state.backlog.children:
+        return children_of(state.backlog, task)
+    if NEEDS_HUMAN in task.labels:
+        return f"label {NEEDS_HUMAN}: a person has to look at it"
+    if task.assignee:
+        return f"assigned to {task.assignee}"
+    if state.view is not None and state.refused.get(task.id) == state.view.number:
+        return "somebody else claimed it"
+    held = dict(state.start.held)
+    if task.id in held:
+        return f"its work landed in {held[task.id]}, which is not in this base: loop deliver {held[task.id]}, or --base"
+    for dependency in sorted(state.backlog.dependencies(task.id)):
+        if reason := _not_in_base(state, dependency, held):
+            return reason
+    if task.id not in state.initial and state.new_started >= _max_new(state):
+        return f"created during the run, and {state.new_started} such tasks were started already (loop.max_new)"
+    return None
+
+
+def children_of(backlog: Backlog, task: Task) -> str:
+    children = backlog.children.get(task.id, ())
+    if not children:
+        return "an epic is not worked on itself"
+    waiting = [c for c in children if not backlog.tasks[c].is_closed]
+    if waiting:
+        return f"has {len(waiting)} open children"
+    return f"all its children are closed: loop task close {task.id}"
+
+
+def _not_in_base(state: RunState, dependency: str, held: dict[str, str]) -> str | None:
+    record = state.records.get(dependency)
+    if record is not None:
+        done = record.phase in ("landed", "done", "accepted", "unchanged")
+        return None if done else f"depends on {dependency}, which has not landed ({record.phase})"
+    if dependency in held:
+        return f"depends on {dependency}, landed only in {held[dependency]}: loop deliver {held[dependency]}, or --base"
+    if state.closed_meanwhile.get(dependency, frozenset()) & state.alive():
+        return f"depends on {dependency}, closed while agents that may have done it have not landed"
+    return None
+
+
+def _max_new(state: RunState) -> int:
+    limit = state.policy.max_new
+    return len(state.initial) if limit is None else limit
+
+
+def unfinished(state: RunState) -> bool:
+    """Some task of this run has not come to its end."""
+    return any(r.phase not in FINAL for r in state.records.values())

@@ -1,0 +1,369 @@
+"""Fold events into the state. Used live and on replay, so both see the same run (P12)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from hew_loop.core import events as ev
+from hew_loop.core import merge_queue, verdict
+from hew_loop.core.actions import (
+    LAUNCH,
+    Action,
+    Claim,
+    CloseTask,
+    FileBug,
+    Land,
+    ReleaseTask,
+    RunGate,
+    StartIteration,
+)
+from hew_loop.core.actions import Verify as VerifyAction
+from hew_loop.core.merge_queue import MergeQueue
+from hew_loop.core.names import slug
+from hew_loop.core.state import (
+    BatchFacts,
+    DeliveryFacts,
+    GateFacts,
+    Iteration,
+    Notice,
+    RunState,
+    Suggestion,
+    TaskRecord,
+    VerifyFacts,
+    View,
+)
+from hew_loop.core.transitions_iteration import end_iteration, send_back
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def replay(journal: Iterable[ev.Stamped]) -> RunState:
+    """The state after these events. Raises ValueError when the first is not RunStarted."""
+    lines = iter(journal)
+    first = next(lines, None)
+    if first is None or not isinstance(first.event, ev.RunStarted):
+        raise ValueError("a journal begins with run_started")
+    state = begin(first)
+    for stamped in lines:
+        state = apply(state, stamped)
+    return state
+
+
+def begin(stamped: ev.Stamped) -> RunState:
+    start = stamped.event
+    if not isinstance(start, ev.RunStarted):
+        raise ValueError("a journal begins with run_started")
+    return RunState(
+        start=start,
+        started_at=stamped.at,
+        now=stamped.at,
+        seq=stamped.seq,
+        queue=MergeQueue(tip=start.base),
+        launch_expected=start.launch_commit,
+    )
+
+
+def apply(state: RunState, stamped: ev.Stamped) -> RunState:
+    """The state after one more event; `state` is left as it is."""
+    state = replace(state, now=stamped.at, seq=stamped.seq)
+    event = stamped.event
+    if isinstance(event, ev.Intended):
+        return _intend(state, event)
+    n = getattr(event, "n", None)
+    action = state.intents.get(n) if n is not None else None
+    if n is not None:
+        if action is None:
+            return state  # a result that came twice changes nothing
+        state = replace(state, intents=_without(state.intents, n))
+    match event:
+        case ev.Resumed():
+            return replace(
+                state, settle=event.settle, resumes=state.resumes + 1, stop_request=None, **_unstop(state, event)
+            )
+        case ev.Abandoned():
+            return _abandon(state, action)
+        case ev.ViewRead():
+            return _view(state, event)
+        case ev.ViewFailed():
+            return _note(replace(state, view_failures=state.view_failures + 1), f"tracker: {event.message}")
+        case ev.Claimed() | ev.ClaimRefused():
+            return _claim_ended(state, action, event)
+        case ev.IterationEnded():
+            return end_iteration(state, action, event.result) if isinstance(action, StartIteration) else state
+        case ev.BatchPlanned():
+            return _batch(state, event)
+        case ev.ChainBuilt():
+            return _chain(state, event)
+        case ev.GateEnded():
+            return _gate(state, action, event)
+        case ev.Landed():
+            return _landed(state, action)
+        case ev.LandRefused():
+            return replace(state, queue=replace(state.queue, tip=event.tip, chain=None))
+        case _:
+            return _late(state, action, event)
+
+
+def _late(state: RunState, action: Action | None, event: ev.Event) -> RunState:
+    """Events of the tracker and of the end of the run."""
+    match event:
+        case ev.TaskClosed() | ev.TaskReleased() | ev.BugFiled() | ev.TrackerWriteFailed():
+            return _tracker_write(state, action, event)
+        case ev.Verified():
+            facts = VerifyFacts(
+                action.commit if isinstance(action, VerifyAction) else "",
+                event.verdict, event.reason, event.command, event.log, event.tail, event.duration_s,
+            )  # fmt: skip
+            return replace(state, verify=facts)
+        case ev.Delivered():
+            return replace(state, delivery=DeliveryFacts("merged", event.commit))
+        case ev.LaunchMoved():
+            return replace(state, launch_tip=event.tip, verify=None)
+        case ev.DeliveryRefused():
+            return replace(state, delivery=DeliveryFacts("refused", reason=event.reason))
+        case ev.StopRequested():
+            return replace(state, stop_request=event)
+        case ev.Stopping():
+            return replace(state, stopping=event.reason, stop_detail=event.detail)
+        case ev.Noticed():
+            return _note(state, event.text, event.iterations)
+        case ev.RunEnded():
+            return replace(state, exit_code=event.exit_code)
+        case _:
+            return state
+
+
+def _unstop(state: RunState, event: ev.Resumed) -> dict[str, object]:
+    """A resumed run forgets why it stopped; one that is only settled stops as cancelled."""
+    ended: dict[str, object] = {"view": None, "view_failures": 0, "write_failures": 0, "hold": None, "exit_code": None}
+    if event.settle:
+        return {**ended, "stopping": state.stopping or "cancelled", "stop_detail": state.stop_detail or "it was killed"}
+    return {**ended, "stopping": None, "stop_detail": ""}
+
+
+def _intend(state: RunState, event: ev.Intended) -> RunState:
+    action = event.action
+    state = replace(state, intents={**state.intents, event.n: action}, next_n=event.n + 1)
+    match action:
+        case Claim():
+            record = TaskRecord(
+                action.task, "claiming", action.actor, action.slot, action.why, action.batch,
+                carry=dict(state.start.carries).get(slug(action.task)),
+            )  # fmt: skip
+            return replace(state, records={**state.records, action.task: record})
+        case StartIteration(spec=spec):
+            record = replace(
+                state.records[spec.task],
+                phase="running", slot=spec.slot, attempts=spec.attempt,
+                iterations=(*state.records[spec.task].iterations, spec.number),
+            )  # fmt: skip
+            iteration = Iteration(spec, action.why, action.batch, state.now)
+            first = len(record.iterations) == 1
+            return replace(
+                state,
+                records={**state.records, spec.task: record},
+                iterations={**state.iterations, spec.number: iteration},
+                suggestion=_left(state.suggestion, (spec.task,)),
+                new_started=state.new_started + (first and spec.task not in state.initial),
+            )
+        case RunGate():
+            facts = GateFacts(action.number, action.purpose, action.commit, action.entries, state.now)
+            state = replace(state, gates={**state.gates, action.number: facts})
+            return replace(state, base_gate=facts) if action.purpose == "base" else state
+        case ReleaseTask():
+            record = state.records[action.task]
+            record = replace(record, phase="releasing", then=record.then or "returned")
+            return replace(state, records={**state.records, action.task: record})
+        case _:
+            return state
+
+
+def _abandon(state: RunState, action: Action | None) -> RunState:
+    """As if it had not been intended."""
+    if isinstance(action, Claim):
+        return replace(state, records=_without(state.records, action.task))
+    if isinstance(action, RunGate) and action.purpose == "base":
+        return replace(state, base_gate=None)
+    return state
+
+
+def _view(state: RunState, event: ev.ViewRead) -> RunState:
+    """Take the tracker's word, but for what we wrote after its read began."""
+    newer = {t for t, at in state.written.items() if at >= event.began_at}
+    put = [t for t in event.changed if t.id not in newer]
+    closed = {t.id for t in put if t.is_closed and not _was_closed(state, t.id)} if state.view else set[str]()
+    ours = {r.task for r in state.records.values() if r.phase in ("done", "unchanged")}
+    alive = state.alive()
+    backlog = state.backlog.changed(put, event.removed) if put or event.removed else state.backlog
+    new = replace(
+        state,
+        backlog=backlog,
+        view=View((state.view.number if state.view else 0) + 1, event.began_at),
+        view_failures=0,
+        closed_meanwhile={**state.closed_meanwhile, **{t: alive for t in closed - ours if alive}},
+        suggestion=_left(state.suggestion, [*closed, *event.removed]),
+    )
+    if state.view is None and not state.initial:
+        scope = state.policy.scope
+        return replace(
+            new,
+            initial=frozenset(
+                t.id for t in backlog.tasks.values() if not t.is_closed and backlog.is_in_scope(t.id, scope)
+            ),
+        )
+    return new
+
+
+def _was_closed(state: RunState, task_id: str) -> bool:
+    old = state.backlog.tasks.get(task_id)
+    return old is None or old.is_closed
+
+
+def _claim_ended(state: RunState, action: Action | None, event: ev.Event) -> RunState:
+    if not isinstance(action, Claim):
+        return state
+    if isinstance(event, ev.ClaimRefused):
+        number = state.view.number if state.view else 0
+        return replace(
+            state,
+            records=_without(state.records, action.task),
+            refused={**state.refused, action.task: number},
+            last_write_at=state.now,
+        )
+    record = replace(state.records[action.task], phase="claimed")
+    task = state.backlog.tasks.get(action.task)
+    backlog = state.backlog
+    if task is not None:
+        backlog = backlog.taken(replace(task, status="in_progress", assignee=action.actor))
+    return _wrote(replace(state, backlog=backlog, records={**state.records, action.task: record}), action.task)
+
+
+def _batch(state: RunState, event: ev.BatchPlanned) -> RunState:
+    facts = BatchFacts(
+        event.number, event.source, event.task_ids, event.dropped, event.reason, event.after, state.now
+    )  # fmt: skip
+    state = replace(state, batches=(*state.batches, facts))
+    if event.source == "skipped" or not event.task_ids:
+        return state
+    gone = [t for t in event.task_ids if t in state.records or state.backlog.tasks[t].is_closed]
+    return replace(state, suggestion=_left(Suggestion(event.number, event.source, event.task_ids), gone))
+
+
+def _chain(state: RunState, event: ev.ChainBuilt) -> RunState:
+    queue = merge_queue.start_chain(state.queue, event.links)
+    back = (*event.conflicts, *event.refused, *event.withdrawn)
+    state = replace(state, queue=merge_queue.drop(queue, tuple(b.number for b in back)))
+    for entry in event.conflicts:
+        state = send_back(state, entry.number, "conflict", entry.reason, files=entry.files)
+    for entry in event.refused:
+        state = send_back(state, entry.number, "refused", entry.reason)
+    for entry in event.withdrawn:
+        state = send_back(state, entry.number, "withdrawn", entry.reason)
+    return state
+
+
+def _gate(state: RunState, action: Action | None, event: ev.GateEnded) -> RunState:
+    if not isinstance(action, RunGate):
+        return state
+    judged = event.verdict
+    base = state.base_gate
+    if action.purpose != "base" and base is not None and base.verdict is not None:
+        mine = verdict.GateVerdict(event.verdict, event.tests)
+        judged = verdict.judge_gate(mine, verdict.GateVerdict(base.verdict, base.tests))
+    facts = replace(
+        state.gates[action.number],
+        verdict=judged, reason=event.reason, log=event.log, duration_s=event.duration_s,
+        cached=event.cached, tests=event.tests,
+    )  # fmt: skip
+    state = replace(state, gates={**state.gates, action.number: facts})
+    if action.purpose == "base":
+        return replace(state, base_gate=facts)
+    if state.stop_now or state.queue.chain is None:
+        return state
+    if judged in ("passed", "not_tested") and action.purpose == "confirm":
+        state = _note(state, f"flaky: the same tree failed and then passed ({event.log})", action.entries)
+    after = merge_queue.after_gate(state.queue, judged)
+    iterations = dict(state.iterations)
+    for number in action.entries:
+        if number in iterations:
+            iterations[number] = replace(iterations[number], verdict=judged, gate_log=event.log)
+    state = replace(state, queue=after.queue, iterations=iterations)
+    if after.broken:
+        return _gate_broken(state, event.reason or "the gate does not run")
+    if after.sent_back is not None:
+        return send_back(state, after.sent_back, "gate_failed", event.reason, tail=event.tail)
+    return state
+
+
+def _gate_broken(state: RunState, reason: str) -> RunState:
+    """It does not run on the integration tip either: nobody's fault here, and no verdict can be had."""
+    state = replace(state, queue=replace(state.queue, chain=None))
+    if state.launch_tip is not None:
+        refused = DeliveryFacts(
+            "refused", reason=f"the gate does not run on the merge with the launch branch: {reason}"
+        )
+        return replace(state, launch_tip=None, delivery=refused)
+    return replace(state, stopping="gate_error", stop_detail=reason)
+
+
+def _landed(state: RunState, action: Action | None) -> RunState:
+    if not isinstance(action, Land):
+        return state
+    queue, _ = merge_queue.after_landing(state.queue)
+    queue = merge_queue.drop(replace(queue, tip=action.new), action.entries)
+    iterations, records = dict(state.iterations), dict(state.records)
+    for number in action.entries:
+        if number == LAUNCH:
+            state = replace(state, launch_expected=state.launch_tip or state.launch_expected, launch_tip=None)
+            continue
+        iteration = iterations[number]
+        iterations[number] = replace(iteration, fate="landed", landed=action.new)
+        record = records[iteration.spec.task]
+        records[iteration.spec.task] = replace(record, phase="landed", landed=action.new)
+    return replace(state, queue=queue, iterations=iterations, records=records, failures_in_a_row=0)
+
+
+def _tracker_write(state: RunState, action: Action | None, event: ev.Event) -> RunState:
+    if not isinstance(action, CloseTask | ReleaseTask | FileBug):
+        return state
+    record = state.records[action.task]
+    if isinstance(event, ev.TrackerWriteFailed):
+        return _note(replace(state, write_failures=state.write_failures + 1), f"tracker: {event.message}")
+    state = replace(state, write_failures=0)
+    if isinstance(event, ev.BugFiled):
+        record = replace(record, phase="releasing", then="parked", bug=event.bug)
+        return replace(state, records={**state.records, action.task: record}, last_write_at=state.now)
+    task = state.backlog.tasks.get(action.task)
+    if isinstance(event, ev.TaskClosed):
+        phase = "done" if record.phase == "landed" else "unchanged"
+        changed = replace(task, status="closed", assignee="") if task else None
+    else:
+        phase = record.then or "returned"
+        changed = replace(task, status="open", assignee="") if task else None
+    backlog = state.backlog.changed((changed,)) if changed else state.backlog
+    records = {**state.records, action.task: replace(record, phase=phase)}
+    return _wrote(replace(state, backlog=backlog, records=records), action.task)
+
+
+def _wrote(state: RunState, task_id: str) -> RunState:
+    return replace(state, last_write_at=state.now, written={**state.written, task_id: state.now})
+
+
+def _note(state: RunState, text: str, iterations: tuple[int, ...] = ()) -> RunState:
+    return replace(state, notices=(*state.notices, Notice(state.now, text, iterations)))
+
+
+def _left(suggestion: Suggestion | None, gone: Iterable[str]) -> Suggestion | None:
+    """The suggestion without these ids; an empty one is no longer in force."""
+    if suggestion is None:
+        return None
+    leaving = set(gone)
+    ids = tuple(t for t in suggestion.ids if t not in leaving)
+    return replace(suggestion, ids=ids) if ids else None
+
+
+def _without(mapping: Mapping[K, V], key: K) -> dict[K, V]:
+    return {k: v for k, v in mapping.items() if k != key}

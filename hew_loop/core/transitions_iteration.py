@@ -1,0 +1,144 @@
+"""What the end of an iteration, or its way back from the merge queue, does to its task."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from hew_loop.core import retry
+from hew_loop.core.actions import LAUNCH, StartIteration
+from hew_loop.core.iteration import IterationResult
+from hew_loop.core.state import DeliveryFacts, Fate, Iteration, Notice, RunState, Spend, TaskRecord
+
+MAX_EVIDENCE = 4
+"""So many of the newest pieces of evidence go into a retry's prompt."""
+
+PARK_KIND = {"conflict": "merge-conflict", "gate_failed": "gate-failed", "refused": "agent-failed"}
+
+
+def end_iteration(state: RunState, action: StartIteration, result: IterationResult) -> RunState:
+    """The agent is gone; its slot is free at once."""
+    spec = action.spec
+    iteration = replace(state.iterations[spec.number], ended_at=state.now, result=result)
+    record = replace(state.records[spec.task], summary=result.summary or state.records[spec.task].summary)
+    state = _spend(state, result)
+    for warning in result.warnings:
+        state = replace(state, notices=(*state.notices, Notice(state.now, warning, (spec.number,))))
+    match result.outcome:
+        case "done" if result.head:
+            queue = replace(state.queue, waiting=(*state.queue.waiting, spec.number))
+            record = replace(record, phase="waiting", carry=result.head, lost=0)
+            return _put(replace(state, queue=queue, hold=None), record, iteration, "waiting")
+        case "no_change" if state.policy.accept_no_change:
+            record = replace(record, phase="accepted", lost=0)
+            return _put(replace(state, hold=None, failures_in_a_row=0), record, iteration, "unchanged")
+        case "blocked":
+            reason = result.message or result.summary or "the agent says that it cannot go on"
+            record = replace(record, phase="parking", kind="blocked", reason=reason)
+            return _put(replace(state, hold=None), record, iteration, "failed")
+        case "no_change":
+            refused = replace(result, failure="no_diff", message="no_change is not accepted here")
+            return _failed(state, record, iteration, refused)
+        case _:
+            return _failed(state, record, iteration, result)
+
+
+def send_back(
+    state: RunState,
+    number: int,
+    why: Literal["conflict", "gate_failed", "refused", "withdrawn"],
+    reason: str,
+    *,
+    files: tuple[str, ...] = (),
+    tail: str = "",
+) -> RunState:
+    """A finished iteration does not land: its task is tried again with the evidence, parked, or left to a person."""
+    if number == LAUNCH:
+        return _launch_failed(state, why, reason, files)
+    iteration = replace(state.iterations[number], note=reason)
+    record = state.records[iteration.spec.task]
+    if why == "withdrawn":
+        return _put(state, replace(record, phase="withdrawn", reason=reason), iteration, "withdrawn")
+    if why == "conflict":
+        evidence = f"Your work conflicts with what landed meanwhile, in: {', '.join(files)}. The merge is in progress."
+    elif why == "gate_failed":
+        evidence = (
+            f"Merged with what landed meanwhile, your work fails the gate ({reason}). Its output ends with:\n{tail}"
+        )
+    else:
+        evidence = f"Your work could not be taken: {reason}. Start again from the tree that you find."
+        record = replace(record, carry=None)
+    if why != "conflict":
+        state = replace(state, failures_in_a_row=state.failures_in_a_row + 1)
+    detail = f"{reason}: {', '.join(files)}" if files else reason
+    record = _try_again(state, record, evidence, kind=PARK_KIND[why], reason=detail)
+    return _put(state, record, iteration, why)
+
+
+def _failed(state: RunState, record: TaskRecord, iteration: Iteration, result: IterationResult) -> RunState:
+    failure = result.failure or "unknown"
+    evidence = retry.evidence_of(result, iteration.spec.branch)
+    iteration = replace(iteration, note=result.message)
+    match retry.consequence(failure):
+        case "later":
+            step = state.hold.step if state.hold else 0
+            state = replace(state, hold=retry.hold_after(result, state.now, step))
+            record = replace(record, phase="retry", evidence=_newest(record, evidence))
+        case "run":
+            reason = f"{failure}: {result.message}" if result.message else failure
+            state = replace(state, stopping=state.stopping or "runtime_error", stop_detail=state.stop_detail or reason)
+            record = replace(record, phase="retry")
+        case "cancelled":
+            record = replace(record, phase="retry")
+        case "withdrawn":
+            return _put(state, replace(record, phase="withdrawn", reason=result.message), iteration, "withdrawn")
+        case "lost":
+            record = replace(record, phase="retry", lost=record.lost + 1)
+            if record.lost >= retry.MAX_LOST_IN_A_ROW:
+                reason = f"{record.lost} iterations in a row were lost because the loop itself died"
+                record = replace(record, phase="parking", kind="agent-failed", reason=reason)
+        case "task":
+            state = replace(state, failures_in_a_row=state.failures_in_a_row + 1)
+            kind = "merge-conflict" if failure == "unmerged" else "agent-failed"
+            reason = f"{failure}: {result.message}" if result.message else failure
+            record = _try_again(state, replace(record, lost=0), evidence, kind=kind, reason=reason)
+    return _put(state, record, iteration, "failed")
+
+
+def _try_again(state: RunState, record: TaskRecord, evidence: str, *, kind: str, reason: str) -> TaskRecord:
+    record = replace(record, used=record.used + 1, evidence=_newest(record, evidence))
+    if record.used >= state.policy.attempts:
+        return replace(record, phase="parking", kind=kind, reason=reason)
+    return replace(record, phase="retry", reason=reason)
+
+
+def _launch_failed(state: RunState, why: str, reason: str, files: tuple[str, ...]) -> RunState:
+    what = f"conflicts in {', '.join(files)}" if files else reason
+    text = f"the launch branch moved during the run, and merging it back {why.replace('_', ' ')}: {what}"
+    return replace(state, launch_tip=None, delivery=DeliveryFacts("refused", reason=text))
+
+
+def _newest(record: TaskRecord, evidence: str) -> tuple[str, ...]:
+    return (*record.evidence, evidence)[-MAX_EVIDENCE:]
+
+
+def _put(state: RunState, record: TaskRecord, iteration: Iteration, fate: Fate) -> RunState:
+    return replace(
+        state,
+        records={**state.records, record.task: record},
+        iterations={**state.iterations, iteration.spec.number: replace(iteration, fate=fate)},
+    )
+
+
+def _spend(state: RunState, result: IterationResult) -> RunState:
+    started = result.exit_code is not None or result.usage is not None
+    spend = state.spend
+    return replace(
+        state,
+        spend=Spend(
+            usage=spend.usage + result.usage if result.usage else spend.usage,
+            cost_usd=spend.cost_usd + (result.cost_usd or 0.0),
+            unknown_usage=spend.unknown_usage + (started and result.usage is None),
+            unknown_cost=spend.unknown_cost + (started and result.cost_usd is None),
+        ),
+    )
