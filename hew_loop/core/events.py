@@ -98,6 +98,8 @@ class Claimed:
 class ClaimRefused:
     n: int
     reason: str
+    tracker_failed: bool = False
+    """Not refused: the tracker did not work."""
     type: Literal["claim_refused"] = "claim_refused"
 
 
@@ -181,6 +183,15 @@ class LandRefused:
     n: int
     tip: str
     type: Literal["land_refused"] = "land_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrationFailed:
+    """git did not do what landing needs: nobody's fault here, so the run stops and keeps the queue."""
+
+    n: int
+    message: str
+    type: Literal["integration_failed"] = "integration_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +304,7 @@ Event = Annotated[
     | GateEnded
     | Landed
     | LandRefused
+    | IntegrationFailed
     | TaskClosed
     | TaskReleased
     | BugFiled

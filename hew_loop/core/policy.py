@@ -9,6 +9,19 @@ Command = str | tuple[str, ...]
 """A string runs through `sh -c`; a tuple is an argv."""
 
 
+Kind = Literal["test", "lint"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCommand:
+    """One command of a gate. What a person gave with `--gate` is a test: only that makes a tree tested."""
+
+    command: Command
+    kind: Kind = "test"
+    directory: str = ""
+    """Where it runs, relative to the root of the worktree; empty is the root."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Which ready tasks count. `tasks` narrows further: only these ids."""
@@ -32,7 +45,7 @@ class WorktreeSettings:
 class GateSettings:
     """`commands` empty means: no gate, and everything that lands is shown as not tested."""
 
-    commands: tuple[Command, ...] = ()
+    commands: tuple[PlannedCommand, ...] = ()
     timeout_s: float = 1800.0
     origin: str = ""
     """Where the commands come from, for people: `--gate`, `.hew.toml`, `justfile`, `--no-gate`, …"""
@@ -41,7 +54,7 @@ class GateSettings:
 @dataclass(frozen=True, slots=True)
 class VerifySettings:
     enabled: bool = True
-    commands: tuple[Command, ...] = ()
+    commands: tuple[PlannedCommand, ...] = ()
     timeout_s: float = 600.0
     origin: str = ""
 

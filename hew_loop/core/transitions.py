@@ -101,6 +101,8 @@ def apply(state: RunState, stamped: ev.Stamped) -> RunState:
             return _gate(state, action, event)
         case ev.Landed():
             return _landed(state, action)
+        case ev.IntegrationFailed():
+            return _gate_broken(state, event.message)
         case ev.LandRefused():
             return replace(state, queue=replace(state.queue, tip=event.tip, chain=None))
         case _:
@@ -232,6 +234,7 @@ def _claim_ended(state: RunState, action: Action | None, event: ev.Event) -> Run
             records=_without(state.records, action.task),
             refused={**state.refused, action.task: number},
             last_write_at=state.now,
+            write_failures=state.write_failures + 1 if event.tracker_failed else state.write_failures,
         )
     record = replace(state.records[action.task], phase="claimed")
     task = state.backlog.tasks.get(action.task)

@@ -1,0 +1,56 @@
+"""Requests to stop: signals and the stop file. The first drains, the second ends what runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import anyio
+from anyio.abc import TaskStatus
+
+from hew_loop.core import events as ev
+
+POLL_S = 0.5
+"""How often the stop file is looked for; it may lie on any file system, so there is nothing to wait on."""
+
+Post = Callable[[ev.Event], None]
+
+
+async def watch_signals(post: Post, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    """SIGINT drains, a second one ends what runs, a third ends this program at once (a resume settles it).
+
+    SIGTERM ends what runs: whoever sends it does not wait for hours.
+    """
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        count = 0
+        async for number in signals:
+            count += 1
+            if count > 2:
+                os._exit(128 + number)
+            if number == signal.SIGTERM:
+                post(ev.StopRequested("now", "SIGTERM"))
+            else:
+                post(ev.StopRequested("drain" if count == 1 else "now", "SIGINT"))
+
+
+async def watch_stop_file(path: Path, post: Post) -> None:
+    """`.stop` in the run folder drains; with the word `now` in it, it ends what runs. `loop cancel` writes it."""
+    said: str | None = None
+    while True:
+        found = await anyio.to_thread.run_sync(_read, path)
+        if found is not None and found != said:
+            said = found
+            how: Literal["drain", "now"] = "now" if found == "now" else "drain"
+            post(ev.StopRequested(how, "cancel" if found in ("now", "drain") else "stop_file"))
+        await anyio.sleep(POLL_S)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None

@@ -1,0 +1,292 @@
+"""One iteration from lease to result: prepare the worktree, run the agent, look at what it really left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar, TypeVarTuple
+
+import anyio
+import anyio.to_thread
+
+from hew_loop import process
+from hew_loop.core.agent_answer import AgentAnswer, parse_answer
+from hew_loop.core.iteration import AgentReport, FailureClass, IterationResult, IterationSpec, Outcome
+from hew_loop.core.names import salvage_ref, slug
+from hew_loop.core.policy import Policy
+from hew_loop.core.prompt import Prompt, build_prompt
+from hew_loop.engine import worktree_setup
+from hew_loop.engine.run_folder import RunFolder
+from hew_loop.engine.tripwire import Tripwire
+from hew_loop.errors import HewError
+from hew_loop.executors.base import WorkOrder
+from hew_loop.repo.git import Git
+from hew_loop.repo.worktrees import Collected, Pool, Worktree
+from hew_loop.runtimes.base import AgentRequest, Runtime
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+MAX_PATCH_BYTES = 8 * 1024 * 1024
+SETUP_TIMEOUT_S = 1800.0
+PORTS_FROM = 20_000
+PORTS_PER_SLOT = 100
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Works on this machine. Calling it runs one iteration; it never raises for what an agent does."""
+
+    git: Git
+    pool: Pool
+    runtimes: Mapping[str, Runtime]
+    folder: RunFolder
+    policy: Policy
+    env: Mapping[str, str]
+    tripwire: Tripwire
+    keep: Sequence[str]
+
+    async def __call__(self, order: WorkOrder, stop: anyio.Event) -> IterationResult:
+        spec = order.spec
+        folder = self.folder.iteration(spec.number)
+        name = f"w{spec.slot}"
+        try:
+            await in_thread(partial(folder.mkdir, exist_ok=True, parents=True))
+            worktree, start, conflicts = await self._prepare(name, spec)
+        except (HewError, OSError) as error:
+            return IterationResult("failed", "worktree_broken", str(error), start=spec.base)
+        ready = await self._set_up(worktree, spec, folder, stop)
+        if ready:
+            report, ended, prompt = AgentReport("setup_failed", ready), None, None
+        else:
+            prompt = build_prompt(replace(order.prompt, conflict_files=conflicts))
+            report, ended = await self._run_agent(order, worktree, prompt, start, stop)
+        try:
+            return await self._judge(worktree, spec, start=start, report=report, ended=ended, prompt=prompt)
+        except (HewError, OSError) as error:
+            return IterationResult("failed", "worktree_broken", str(error), start=start, usage=report.usage)
+        finally:
+            await in_thread(self.pool.drop_lease, name)
+
+    async def _prepare(self, name: str, spec: IterationSpec) -> tuple[Worktree, str, tuple[str, ...]]:
+        """The leased worktree, the commit the agent starts from, and the files of a merge left in progress."""
+
+        def prepare() -> tuple[Worktree, str, tuple[str, ...]]:
+            self.pool.write_lease(name, _lease(spec))
+            settings = self.policy.worktree
+            worktree = self.pool.prepare(name, spec.base, branch=spec.branch, pristine=settings.pristine)
+            if settings.copy or settings.link:
+                self.pool.link_and_copy(worktree, copy=settings.copy, link=settings.link)
+            if spec.carry is None or self.git.is_ancestor(spec.carry, spec.base):
+                return worktree, spec.base, ()
+            conflicts = self.pool.start_merge(worktree, spec.carry, keep=self.keep)
+            if conflicts:
+                return worktree, spec.base, conflicts
+            return worktree, self.git.commit_id(f"refs/heads/{spec.branch}") or spec.base, ()
+
+        return await in_thread(prepare)
+
+    async def _set_up(self, worktree: Worktree, spec: IterationSpec, folder: Path, stop: anyio.Event) -> str:
+        """Why the worktree cannot be made ready; empty when it is."""
+        end = await worktree_setup.set_up(
+            worktree.path,
+            self.policy.worktree,
+            env=self._env(spec, worktree, folder),
+            log=folder / "setup.log",
+            mark=_mark(spec),
+            timeout_s=SETUP_TIMEOUT_S,
+            stamp=self.pool.root / f"{worktree.name}.setup",
+            stop=stop,
+        )
+        return "" if end.ok else end.message
+
+    async def _run_agent(
+        self, order: WorkOrder, worktree: Worktree, prompt: Prompt, start: str, stop: anyio.Event
+    ) -> tuple[AgentReport, process.Ended]:
+        spec, policy = order.spec, self.policy
+        folder = self.folder.iteration(spec.number)
+        prompt_file = folder / "prompt.md"
+        await in_thread(partial(prompt_file.write_text, prompt.text, encoding="utf-8"))
+        runtime = self.runtimes[spec.runtime]
+        call = runtime.invocation(AgentRequest(spec.task, prompt.text, prompt_file, worktree.path, order.model))
+        reader = runtime.reader()
+        ended = await process.stream(
+            process.Job(
+                argv=call.argv,
+                cwd=worktree.path,
+                env={**self._env(spec, worktree, folder), "HEW_BASE_SHA": start, **dict(call.env)},
+                log=folder / "output.log",
+                mark=_mark(spec),
+                stdin=call.stdin,
+                timeout_s=policy.iter_timeout_s,
+                stall_s=policy.stall_timeout_s,
+                max_log_bytes=policy.max_output_bytes,
+                stop_signal=signal.Signals(call.stop_signal),
+            ),
+            on_stdout=reader.feed,
+            is_final=lambda: reader.is_final,
+            on_start=lambda pid: self.pool.write_lease(worktree.name, {**_lease(spec), "pgid": pid}),
+            stop=stop,
+        )
+        report = reader.report(
+            ending=ended.reason, exit_code=ended.exit_code, stderr_tail=ended.stderr_tail or ended.error.encode()
+        )
+        return report, ended
+
+    async def _judge(
+        self,
+        worktree: Worktree,
+        spec: IterationSpec,
+        *,
+        start: str,
+        report: AgentReport,
+        ended: process.Ended | None,
+        prompt: Prompt | None,
+    ) -> IterationResult:
+        folder = self.folder.iteration(spec.number)
+        answer = parse_answer(report.final_text)
+
+        def look() -> tuple[Collected, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+            left = self.pool.collect(
+                worktree,
+                branch=spec.branch,
+                message=_leftover_message(spec),
+                salvage_ref=salvage_ref(spec.run_id, spec.task, spec.attempt),
+                start=start,
+                aside=folder / "aside",
+            )
+            files: tuple[str, ...] = ()
+            foreign: tuple[str, ...] = ()
+            if left.head != start:
+                files = self.git.changed_files(start, left.head)
+                self.git.write_patch(start, left.head, folder / "diff.patch", max_bytes=MAX_PATCH_BYTES)
+                foreign = self._foreign(spec, left.head, start)
+            return left, files, foreign, self.tripwire.changes()
+
+        left, files, foreign, changes = await in_thread(look)
+        outcome, failure, message = verdict_on(
+            report=report, answer=answer, left=left, files=tuple(f for f in files if not self._kept(f)), foreign=foreign
+        )
+        if left.head in (start, spec.base):
+            await in_thread(partial(self.git.delete_ref, f"refs/heads/{spec.branch}", old=left.head))
+        said = (f"the answer could not be read: {answer.problem}",) if answer.problem else ()
+        return IterationResult(
+            outcome,
+            failure,
+            message,
+            start=start,
+            head=left.head,
+            salvage=left.salvage,
+            files=left.unmerged if failure == "unmerged" else files,
+            summary=answer.summary,
+            next_iteration=answer.next_iteration,
+            usage=report.usage,
+            cost_usd=report.cost_usd,
+            model=report.model,
+            exit_code=ended.exit_code if ended else None,
+            duration_s=ended.duration_s if ended else 0.0,
+            leftovers=ended.leftovers if ended else 0,
+            reset_at=report.reset_at,
+            prompt_hash=prompt.prefix_hash if prompt else "",
+            warnings=(*changes, *left.repaired, *said, *_process_warnings(ended)),
+        )
+
+    def _kept(self, path: str) -> bool:
+        return any(path == k or path.startswith(f"{k}/") for k in self.keep)
+
+    def _foreign(self, spec: IterationSpec, head: str, start: str) -> tuple[str, ...]:
+        """Other tasks' unlanded branches that this head contains and its start did not."""
+        inside = self.git.refs_merged_into(head, "refs/heads/loop/", not_merged_into=start)
+        mine = slug(spec.task)
+        names = (ref.removeprefix("refs/heads/") for ref in inside)
+        return tuple(n for n in names if n.rpartition("/")[2].rpartition(".")[0] != mine)
+
+    def _env(self, spec: IterationSpec, worktree: Worktree, folder: Path) -> dict[str, str]:
+        return {
+            **self.env,
+            **dict(self.policy.worktree.env),
+            "HEW_RUN_ID": spec.run_id,
+            "HEW_TASK_ID": spec.task,
+            "HEW_ITER": str(spec.number),
+            "HEW_ATTEMPT": str(spec.attempt),
+            "HEW_SLOT": str(spec.slot),
+            "HEW_WORKTREE": str(worktree.path),
+            "HEW_BASE_SHA": spec.base,
+            "HEW_PROMPT_FILE": str(folder / "prompt.md"),
+            "HEW_PORT_BASE": str(PORTS_FROM + PORTS_PER_SLOT * spec.slot),
+            "BD_ACTOR": spec.actor,
+            "BEADS_ACTOR": spec.actor,
+        }
+
+
+def verdict_on(
+    *, report: AgentReport, answer: AgentAnswer, left: Collected, files: tuple[str, ...], foreign: tuple[str, ...]
+) -> tuple[Outcome, FailureClass | None, str]:
+    """Outcome, failure class and message: judged by the diff, then by the agent's word.
+
+    `files` are what it changed apart from the tracker's own files.
+    """
+    if report.failure is not None and not (report.failure == "empty" and files):
+        return "failed", report.failure, report.message
+    if left.unmerged:
+        return "failed", "unmerged", f"conflict markers or unmerged paths in {', '.join(left.unmerged[:10])}"
+    if not left.descends:
+        return "failed", "foreign_work", "its branch does not descend from the commit that it started from"
+    if foreign:
+        return "failed", "foreign_work", f"it contains work that has not landed: {', '.join(foreign[:5])}"
+    if answer.status in ("blocked", "failed"):
+        said = answer.summary or "no reason was given"
+        return ("blocked", "agent_blocked", said) if answer.status == "blocked" else ("failed", "agent_failed", said)
+    if files:
+        return "done", None, ""
+    if answer.status == "no_change":
+        return "no_change", None, answer.summary
+    if report.denials:
+        return "failed", "permission_denied", f"refused tools: {', '.join(sorted(set(report.denials)))}"
+    return "failed", "no_diff", "the agent ended well, but nothing has changed"
+
+
+async def in_thread(function: Callable[[*Ts], T], *args: *Ts) -> T:
+    """Blocking work beside the event loop; not abandoned when the task is cancelled."""
+    return await anyio.to_thread.run_sync(function, *args)
+
+
+def _lease(spec: IterationSpec) -> dict[str, object]:
+    return {
+        "run_id": spec.run_id,
+        "iter": spec.number,
+        "task": spec.task,
+        "attempt": spec.attempt,
+        "branch": spec.branch,
+        "start": spec.base,
+        "pid": os.getpid(),
+        "mark": _mark(spec),
+    }
+
+
+def _mark(spec: IterationSpec) -> str:
+    return f"{spec.run_id}:iter-{spec.number}"
+
+
+def _leftover_message(spec: IterationSpec) -> str:
+    return (
+        f"{spec.task}: what the agent left uncommitted\n\n"
+        f"Task: {spec.task}\nRun: {spec.run_id}\nAttempt: {spec.attempt}\n"
+    )
+
+
+def _process_warnings(ended: process.Ended | None) -> tuple[str, ...]:
+    if ended is None:
+        return ()
+    told: list[str] = []
+    if ended.leftovers:
+        told.append(f"{ended.leftovers} processes outlived the agent and were ended")
+    if ended.dropped_bytes:
+        told.append(f"output.log was cut: {ended.dropped_bytes:,} of {ended.output_bytes:,} bytes are not in it")
+    if ended.error:
+        told.append(ended.error)
+    return tuple(told)

@@ -1,0 +1,90 @@
+"""Bringing the integration branch to the user: by fast-forward only, over nothing that they have touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hew_loop.repo.checkout import Checkout
+from hew_loop.repo.git import Git
+from hew_loop.repo.porcelain import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    commit: str
+    """What the branch holds now: the new commit, or one that contains it."""
+    moved_checkout: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchMoved:
+    """Somebody committed on the branch meanwhile; the new commit does not descend from its tip."""
+
+    tip: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    reason: str
+
+
+def deliver(
+    git: Git, *, branch: str, expected: str, new: str, keep: Sequence[str] = (".beads",)
+) -> Delivered | LaunchMoved | Refused:
+    """Move `branch` forward to `new`, and the checkout that holds it along; all of it or nothing.
+
+    Where a crash left it half done, calling again completes it. Files at and below `keep` never count as dirt, and
+    one that the user has changed stays as it is. Called under the run lock. `expected` is where the branch was cut.
+    """
+    ref = f"refs/heads/{branch}"
+    tip = git.commit_id(ref)
+    if tip is None:
+        return Refused(f"the branch {branch} does not exist any more")
+    if git.is_ancestor(new, tip):
+        return Delivered(commit=tip, moved_checkout=False)
+    if not git.is_ancestor(tip, new):
+        return LaunchMoved(tip=tip)
+    if tip != expected and git.is_ancestor(tip, expected):
+        return Refused(
+            f"{branch} was moved back behind {expected[:12]}; a fast-forward would bring back what was dropped"
+        )
+    if git.call("symbolic-ref", "-q", ref).ok:
+        return Refused(f"{branch} is only another name for another branch (git symbolic-ref {ref})")
+    holders = [tree.path for tree in git.worktrees() if tree.branch == branch and not tree.missing]
+    busy = _held_by_operation(git, branch)
+    if busy is not None:
+        return Refused(busy)
+    if len(holders) > 1:
+        return Refused(f"{branch} is checked out more than once: {', '.join(map(str, holders))}")
+    if holders:
+        return _with_checkout(Checkout(git, holders[0], keep), branch=branch, old=tip, new=new)
+    if git.update_ref(ref, new, old=tip):
+        return Delivered(commit=new, moved_checkout=False)
+    return LaunchMoved(tip=git.commit_id(ref) or tip)
+
+
+def _with_checkout(checkout: Checkout, *, branch: str, old: str, new: str) -> Delivered | LaunchMoved | Refused:
+    ref = f"refs/heads/{branch}"
+    blocked = checkout.fast_forward(ref, old=old, new=new)
+    if blocked is None:
+        return Delivered(commit=new, moved_checkout=True)
+    return Refused(blocked.reason) if blocked.tip is None else LaunchMoved(tip=blocked.tip)
+
+
+def _held_by_operation(git: Git, branch: str) -> str | None:
+    """A rebase or bisect that began on the branch has it in its hands, although nobody has it checked out."""
+    admins = [git.common_dir, *sorted((git.common_dir / "worktrees").glob("*"))]
+    for admin in admins:
+        for name in ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
+            if _line(admin / name).removeprefix("refs/heads/") == branch:
+                return f"{branch} is being worked on by a {name.partition('/')[0]} ({admin / name})"
+    return None
+
+
+def _line(path: Path) -> str:
+    try:
+        return shown(path.read_bytes()).strip()
+    except OSError:
+        return ""
