@@ -38,7 +38,7 @@ COMMANDS = {
     "deliver": Entry("deliver:command", "Deliver what a finished run could not."),
     "prune": Entry("prune:command", "Remove what ended runs left behind."),
     "doctor": Entry("doctor:command", "Check git, tracker, runtimes, configuration and leftovers."),
-    "task": Entry("task:task", "Work with the embedded tracker."),
+    "task": Entry("task:task", "Work with the embedded tracker: the backlog in .beads/issues.jsonl."),
     "config": Entry("config:command", "Show the configuration and where each value comes from."),
     "init": Entry("init:command", "Write a starter configuration."),
     "demo": Entry("demo:command", "Play a complete run in a throw-away repository."),

@@ -15,7 +15,7 @@ EXIT_SIGTERM = 143
 
 
 class HewError(Exception):
-    """An expected end of a command. `hint` says what to do next; the command line prints both and exits with `exit_code`."""
+    """An expected end of a command, with its exit code; `hint` says what to do next, and both are printed."""
 
     exit_code = EXIT_FAILED
 

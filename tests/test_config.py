@@ -306,7 +306,7 @@ def test_the_environment_can_set_every_plain_key_of_loop(tmp_path: Path) -> None
 
 def test_the_starter_file_sets_nothing_and_with_every_key_switched_on_it_still_loads(tmp_path: Path) -> None:
     assert _load(tmp_path, project=starter()).policy() == Policy()
-    switched_on = re.sub(r"^# (?=\[runtime|[a-z_]+ = )", "", starter(), flags=re.MULTILINE)
+    switched_on = re.sub(r"^#(?=\[|[a-z_]+ = )", "", starter(), flags=re.MULTILINE)
     settings = _load(tmp_path, project=switched_on)
     assert [
         key.name for key in KEYS if not key.is_map and key.name.replace("NAME", "NAME") not in settings.values

@@ -9,14 +9,14 @@ from pathlib import Path
 import click
 
 from hew_loop.config import PROJECT_FILE, shown
-from hew_loop.config_schema import KEYS, Key
+from hew_loop.config_schema import KEYS
 from hew_loop.errors import HewError
 from hew_loop.repo.git import Git
 
 HEADER = """\
-# Configuration of `loop`; what it means in full: docs/configuration.md of hew-loop.
-# Every key stands here with its default. Remove the # of a line to change it; an absent key changes nothing.
-# Other tables of this file belong to hew and are left alone.
+# Configuration of `loop`. Lines that begin with "# " explain; lines that begin with "#" and a key show its default, or
+# an example where it has none. Take the # away to set a key; an absent key changes nothing.
+# Tables that are not named here belong to hew and are left alone.
 """
 
 
@@ -56,20 +56,13 @@ def starter() -> str:
         above, _, name = key.name.rpartition(".")
         if above != table:
             table = above
-            lines.append(f"\n{_heading(table)}")
-        lines.append(f"# {name} = {_written(key)}{_remark(key)}")
+            lines += ["", *_heading(table)]
+        lines.append(f"# {key.about}{' (an example)' if key.example else ''}")
+        lines.append(f"#{name} = {key.example or shown(key.name, key.default)}")
     return "\n".join(lines) + "\n"
 
 
-def _heading(table: str) -> str:
-    return (
-        '# [runtime.NAME]        # any program as an agent; then: runtime = "NAME"' if "NAME" in table else f"[{table}]"
-    )
-
-
-def _written(key: Key) -> str:
-    return key.example or shown(key.name, key.default)
-
-
-def _remark(key: Key) -> str:
-    return f"        # {key.about}" + (" (an example)" if key.example else "")
+def _heading(table: str) -> tuple[str, ...]:
+    if "NAME" in table:
+        return '# any program as an agent; chosen by runtime = "NAME" in [loop]', f"#[{table}]"
+    return (f"[{table}]",)

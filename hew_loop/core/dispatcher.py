@@ -31,7 +31,7 @@ from hew_loop.core.batch_plan import narrow
 from hew_loop.core.iteration import IterationSpec
 from hew_loop.core.names import actor_name, branch_name
 from hew_loop.core.outcome import close_reason, exit_code, park_bug, release_note
-from hew_loop.core.startable import startable, unfinished
+from hew_loop.core.startable import lacks, new_left, startable, unfinished
 from hew_loop.core.state import HOLDS_SLOT, RunState, TaskRecord
 from hew_loop.errors import EXIT_BUG
 
@@ -56,7 +56,7 @@ def next_wake(state: RunState, now: datetime) -> datetime | None:
     """The earliest time at which `decide` may say something new without an event."""
     times: list[datetime] = []
     if state.write_failures:
-        times.append(state.now + timedelta(seconds=_write_backoff_s(state)))
+        times.append(_write_due(state))
     if state.hold is not None:
         times.append(state.hold.until)
     if not state.stopping:
@@ -70,12 +70,13 @@ def next_wake(state: RunState, now: datetime) -> datetime | None:
 
 
 def stop(state: RunState, now: datetime) -> Sequence[Decision]:
-    """Stop for the first reason in the order of precedence (product.md §3)."""
+    """Stop for the first reason in the order of precedence (product.md §3). A person's cancel outranks what came before."""
+    if state.stop_request is not None and state.stopping != "cancelled":
+        reason = "stop_file" if state.stop_request.by == "stop_file" else "cancelled"
+        if not state.stopping or reason == "cancelled":
+            return (ev.Stopping(reason, state.stop_request.by),)
     if state.stopping:
         return ()
-    if state.stop_request is not None:
-        reason = "stop_file" if state.stop_request.by == "stop_file" else "cancelled"
-        return (ev.Stopping(reason, state.stop_request.by),)
     if over := budget.exceeded(state, now):
         return (ev.Stopping(*over),)
     if state.view_failures >= MAX_VIEW_FAILURES or state.write_failures >= MAX_WRITE_FAILURES:
@@ -112,9 +113,7 @@ def land(state: RunState, now: datetime) -> Sequence[Decision]:
 
 def settle(state: RunState, now: datetime) -> Sequence[Decision]:
     """Tell the tracker what became of the tasks."""
-    if state.stopping == "tracker_error" or state.write_failures >= MAX_WRITE_FAILURES:
-        return ()
-    if state.write_failures and now < state.now + timedelta(seconds=_write_backoff_s(state)):
+    if state.write_failures >= MAX_WRITE_FAILURES or now < _write_due(state):
         return ()
     busy = state.busy_tasks()
     decisions = (_tell_tracker(state, r) for r in state.records.values() if r.task not in busy)
@@ -143,13 +142,15 @@ def start(state: RunState, now: datetime) -> Sequence[Decision]:
     if state.stopping or state.view is None or (state.hold is not None and now < state.hold.until):
         return ()
     room = _iterations_left(state)
-    if claimed := state.in_phase("claimed")[:room]:
+    if claimed := [r for r in state.in_phase("claimed") if not lacks(state, r.task)][:room]:
         return tuple(_start(state, r, r.slot, i) for i, r in enumerate(claimed))
     free = list(islice(_free_slots(state), max(room - len(state.in_phase("claiming")), 0)))
     if not free:
         return ()
-    if back := state.in_phase("retry")[: len(free)]:
+    if back := [r for r in state.in_phase("retry") if not lacks(state, r.task)][: len(free)]:
         return tuple(_start(state, r, slot, i) for i, (r, slot) in enumerate(zip(back, free, strict=False)))
+    if now < _write_due(state):
+        return ()
     wanted = [t.id for t in islice(startable(state, now), None if state.suggestion else len(free))]
     if wanted and state.policy.gate.commands and state.base_verdict is None:
         return _gate_base(state)
@@ -161,8 +162,7 @@ def read(state: RunState, now: datetime) -> Sequence[Decision]:
     if state.flying(ReadTasks) or state.stopping == "tracker_error":
         return ()
     if state.view is None:
-        due = state.now + timedelta(seconds=2.0**state.view_failures) if state.view_failures else now
-        return (ReadTasks(),) if now >= due and not state.stopping else ()
+        return (ReadTasks(),) if now >= _view_due(state) and not state.stopping else ()
     if state.stopping:
         return ()
     idle = not unfinished(state) and not state.intents
@@ -176,7 +176,8 @@ def drained(state: RunState, now: datetime) -> Sequence[Decision]:
     """Nothing runs, waits or could start, and the tracker was looked at after our last write: the queue is empty."""
     if state.stopping or state.intents or unfinished(state) or state.view is None:
         return ()
-    if state.hold is not None and now < state.hold.until and any(startable(state, now)):
+    waits = (state.hold is not None and now < state.hold.until) or now < _write_due(state)
+    if waits and any(startable(state, now)):
         return ()
     if any(startable(state, now)):
         return (ev.Stopping("stuck", "something could start, nothing is in flight, and no rule acts"),)
@@ -200,11 +201,11 @@ def deliver(state: RunState, now: datetime) -> Sequence[Decision]:
     """Bring the integration branch to the launch branch, unless verify says no."""
     if not _at_rest(state) or state.delivery is not None or not state.landed_something or state.stop_now:
         return ()
-    if state.policy.deliver != "merge" or state.start.launch_branch is None:
+    if state.onto is None:
         return ()
     if state.verify is not None and state.verify.verdict in ("failed", "could_not_run"):
         return ()
-    return (Deliver(state.start.launch_branch, state.launch_expected, state.queue.tip),)
+    return (Deliver(state.onto, state.launch_expected, state.queue.tip),)
 
 
 def finish(state: RunState, now: datetime) -> Sequence[Decision]:
@@ -230,7 +231,7 @@ def _at_rest(state: RunState) -> bool:
         return False
     if state.launch_tip is not None and not state.stop_now:
         return False
-    return state.stopping == "tracker_error" or state.write_failures >= MAX_WRITE_FAILURES or not unfinished(state)
+    return state.write_failures >= MAX_WRITE_FAILURES or not unfinished(state)
 
 
 def _tell_tracker(state: RunState, record: TaskRecord) -> Decision | None:
@@ -243,9 +244,9 @@ def _tell_tracker(state: RunState, record: TaskRecord) -> Decision | None:
             return FileBug(record.task, record.attempts, record.kind, title, description)
         case "releasing":
             return ReleaseTask(record.task, record.actor, release_note(state, record))
-        case "retry" | "claimed" if state.stopping:
+        case "retry" | "claimed" if state.stopping or lacks(state, record.task):
             return ReleaseTask(record.task, record.actor, release_note(state, record))
-        case "waiting" if state.stop_now or state.stopping == "gate_error":
+        case "waiting" if (state.stop_now or state.stopping == "gate_error") and not state.flying(Land):
             return ReleaseTask(record.task, record.actor, release_note(state, record))
         case _:
             return None
@@ -268,6 +269,7 @@ def _gate_base(state: RunState) -> Sequence[Decision]:
 def _claims(state: RunState, wanted: list[str], free: list[int]) -> list[Claim]:
     suggestion = state.suggestion
     claims: list[Claim] = []
+    new = 0
     for slot in free:
         if not wanted:
             break
@@ -277,7 +279,8 @@ def _claims(state: RunState, wanted: list[str], free: list[int]) -> list[Claim]:
         why = suggestion.source if suggestion is not None and suggested else "graph"
         batch = suggestion.number if suggestion is not None and suggested else None
         claims.append(Claim(task, slot, actor_name(state.run_id, slot), why, batch))
-        wanted = [t for t in wanted if t != task]
+        new += task not in state.initial and task not in state.records
+        wanted = [t for t in wanted if t != task and (new < new_left(state) or t in state.initial or t in state.records)]
     return claims
 
 
@@ -311,10 +314,17 @@ def _iterations_left(state: RunState) -> int:
 
 def _next_poll(state: RunState) -> datetime:
     began = state.view.began_at if state.view else state.started_at
-    if state.view_failures:
-        return state.now + timedelta(seconds=2.0**state.view_failures)
-    return began + timedelta(seconds=state.policy.poll_s)
+    return _view_due(state) if state.view_failures else began + timedelta(seconds=state.policy.poll_s)
 
 
-def _write_backoff_s(state: RunState) -> float:
-    return RETRY_WRITE_S[min(state.write_failures, len(RETRY_WRITE_S)) - 1]
+def _view_due(state: RunState) -> datetime:
+    """After a failed read the next ones wait 2, 4, 8 seconds."""
+    if state.view_failed_at is None or not state.view_failures:
+        return state.started_at
+    return state.view_failed_at + timedelta(seconds=2.0**state.view_failures)
+
+
+def _write_due(state: RunState) -> datetime:
+    if state.write_failed_at is None or not state.write_failures:
+        return state.started_at
+    return state.write_failed_at + timedelta(seconds=RETRY_WRITE_S[min(state.write_failures, len(RETRY_WRITE_S)) - 1])

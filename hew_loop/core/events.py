@@ -46,9 +46,11 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A dead run is carried on; `settle` starts nothing new."""
+    """A run is carried on; `settle` starts nothing new: what waits is gated, landed, verified and delivered."""
 
     settle: bool
+    onto: str | None = None
+    """Deliver to this branch, whatever the policy says (`loop deliver`)."""
     pid: int = 0
     cut_bytes: int = 0
     """Length of a torn last line that was cut from the journal."""

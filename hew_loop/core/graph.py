@@ -132,7 +132,7 @@ def waiting_path(tasks: Mapping[str, Task], start: str, goal: str) -> tuple[str,
 
 def cycles(tasks: Mapping[str, Task]) -> tuple[tuple[str, ...], ...]:
     """Rings of tasks that wait for one another, none of which can ever start; each task is named in one at most."""
-    below = children(tasks)
+    below = {parent: tuple(sorted(ids)) for parent, ids in children(tasks).items()}
     waits = {task.id: set(_steps(tasks, task.id, below)) for task in tasks.values()}
     found: list[tuple[str, ...]] = []
     named: set[str] = set()

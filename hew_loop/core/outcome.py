@@ -41,7 +41,8 @@ def exit_code(state: RunState) -> int:
         case "guard_trip":
             return EXIT_FAILED
         case "ready_empty":
-            return EXIT_FAILED if failed_something(state) else EXIT_OK
+            left = EXIT_LIMIT if state.in_phase("returned") else EXIT_OK
+            return EXIT_FAILED if failed_something(state) else left
         case _:
             return EXIT_FAILED if failed_something(state) else EXIT_LIMIT
 

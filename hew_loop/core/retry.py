@@ -20,7 +20,6 @@ _RUN: frozenset[FailureClass] = frozenset(
 )
 
 MAX_LOST_IN_A_ROW = 3
-RESET_MARGIN = timedelta(seconds=60)
 FARTHEST_RESET = timedelta(days=8)
 BACKOFF_MINUTES = (1, 2, 4, 8, 16, 30)
 
@@ -49,11 +48,11 @@ class Hold:
 
 
 def hold_after(result: IterationResult, now: datetime, step: int) -> Hold:
-    """When the runtime may be tried again: at the reset it named, plus a minute (RT-30), else 1, 2, 4 … 30 minutes."""
+    """When the runtime may be tried again: at the reset that its adapter read (RT-30), else after 1, 2, 4 … 30 minutes."""
     reason = f"{result.failure}: {result.message}" if result.message else str(result.failure)
     reset = result.reset_at
     if reset is not None and now < reset <= now + FARTHEST_RESET:
-        return Hold(reset + RESET_MARGIN, step, reason)
+        return Hold(reset, step, reason)
     minutes = BACKOFF_MINUTES[min(step, len(BACKOFF_MINUTES) - 1)]
     return Hold(now + timedelta(minutes=minutes), step + 1, reason)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from hew_loop.core.backlog import Backlog
-from hew_loop.core.state import FINAL, RunState
+from hew_loop.core.state import FINAL, RunState, TaskRecord
 from hew_loop.core.task import NEEDS_HUMAN, Task
 
 
@@ -28,6 +28,8 @@ def held_back(state: RunState, now: datetime) -> tuple[tuple[str, str], ...]:
 
 
 OUT_OF_SCOPE = "not in scope"
+MAX_REFUSALS = 3
+"""A tracker that shows a task as free and yet refuses each claim does not keep the run going for ever."""
 
 
 def why_not(state: RunState, task: Task) -> str | None:
@@ -38,7 +40,7 @@ def why_not(state: RunState, task: Task) -> str | None:
     """
     policy = state.policy
     record = state.records.get(task.id)
-    if record is not None:
+    if record is not None and (record.phase != "returned" or waits_to_land(state, record)):
         return f"{record.phase} in this run"
     if not state.backlog.is_in_scope(task.id, policy.scope):
         return OUT_OF_SCOPE
@@ -50,13 +52,15 @@ def why_not(state: RunState, task: Task) -> str | None:
         return f"assigned to {task.assignee}"
     if state.view is not None and state.refused.get(task.id) == state.view.number:
         return "somebody else claimed it"
+    if state.refusals.get(task.id, 0) >= MAX_REFUSALS:
+        return f"its claim was refused {MAX_REFUSALS} times"
     held = dict(state.start.held)
     if task.id in held:
         return f"its work landed in {held[task.id]}, which is not in this base: loop deliver {held[task.id]}, or --base"
     for dependency in sorted(state.backlog.dependencies(task.id)):
         if reason := _not_in_base(state, dependency, held):
             return reason
-    if task.id not in state.initial and state.new_started >= _max_new(state):
+    if record is None and task.id not in state.initial and new_left(state) <= 0:
         return f"created during the run, and {state.new_started} such tasks were started already (loop.max_new)"
     return None
 
@@ -83,9 +87,27 @@ def _not_in_base(state: RunState, dependency: str, held: dict[str, str]) -> str 
     return None
 
 
-def _max_new(state: RunState) -> int:
+def lacks(state: RunState, task_id: str) -> str | None:
+    """Why a task of ours must not go on although it was startable once: a dependency was added meanwhile (P2)."""
+    held = dict(state.start.held)
+    if task_id not in state.backlog.tasks:
+        return None
+    for dependency in sorted(state.backlog.dependencies(task_id)):
+        if reason := _not_in_base(state, dependency, held):
+            return reason
+        if dependency not in state.records and state.backlog.tasks[dependency].status not in ("closed", "pinned"):
+            return f"depends on {dependency}, which is open"
+    return None
+
+
+def waits_to_land(state: RunState, record: TaskRecord) -> bool:
+    return any(state.iterations[n].fate == "waiting" for n in record.iterations)
+
+
+def new_left(state: RunState) -> int:
+    """So many tasks that were created during the run may still be started."""
     limit = state.policy.max_new
-    return len(state.initial) if limit is None else limit
+    return (len(state.initial) if limit is None else limit) - state.new_started
 
 
 def unfinished(state: RunState) -> bool:

@@ -63,7 +63,7 @@ class TaskRecord:
     """`merge-conflict`, `gate-failed`, `agent-failed` or `blocked`, once it is being parked."""
     reason: str = ""
     bug: str = ""
-    then: Literal["parked", "returned", ""] = ""
+    then: Literal["parked", "returned", "withdrawn", ""] = ""
     landed: str = ""
     summary: str = ""
 
@@ -181,6 +181,8 @@ class RunState:
     """Tasks closed by somebody else during the run, and the iterations that were alive then."""
     refused: Mapping[str, int] = field(default_factory=dict[str, int])
     """Task -> number of the view after which its claim was refused."""
+    refusals: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Task -> how often its claim was refused."""
     records: Mapping[str, TaskRecord] = field(default_factory=dict[str, TaskRecord])
     iterations: Mapping[int, Iteration] = field(default_factory=dict[int, Iteration])
     gates: Mapping[int, GateFacts] = field(default_factory=dict[int, GateFacts])
@@ -194,6 +196,8 @@ class RunState:
     failures_in_a_row: int = 0
     view_failures: int = 0
     write_failures: int = 0
+    view_failed_at: datetime | None = None
+    write_failed_at: datetime | None = None
     launch_tip: str | None = None
     """Tip of a launch branch that moved meanwhile, still to be merged."""
     launch_expected: str = ""
@@ -201,6 +205,8 @@ class RunState:
     stopping: StopReason | None = None
     stop_detail: str = ""
     settle: bool = False
+    onto: str | None = None
+    """The branch to deliver to; None: by policy it stays a branch of its own."""
     verify: VerifyFacts | None = None
     delivery: DeliveryFacts | None = None
     notices: tuple[Notice, ...] = ()

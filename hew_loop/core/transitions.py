@@ -63,6 +63,7 @@ def begin(stamped: ev.Stamped) -> RunState:
         seq=stamped.seq,
         queue=MergeQueue(tip=start.base),
         launch_expected=start.launch_commit,
+        onto=start.launch_branch if start.policy.deliver == "merge" else None,
     )
 
 
@@ -80,15 +81,14 @@ def apply(state: RunState, stamped: ev.Stamped) -> RunState:
         state = replace(state, intents=_without(state.intents, n))
     match event:
         case ev.Resumed():
-            return replace(
-                state, settle=event.settle, resumes=state.resumes + 1, stop_request=None, **_unstop(state, event)
-            )
+            return _resume(state, event)
         case ev.Abandoned():
             return _abandon(state, action)
         case ev.ViewRead():
             return _view(state, event)
         case ev.ViewFailed():
-            return _note(replace(state, view_failures=state.view_failures + 1), f"tracker: {event.message}")
+            failed = replace(state, view_failures=state.view_failures + 1, view_failed_at=state.now)
+            return _note(failed, f"tracker: {event.message}")
         case ev.Claimed() | ev.ClaimRefused():
             return _claim_ended(state, action, event)
         case ev.IterationEnded():
@@ -121,13 +121,16 @@ def _late(state: RunState, action: Action | None, event: ev.Event) -> RunState:
             )  # fmt: skip
             return replace(state, verify=facts)
         case ev.Delivered():
-            return replace(state, delivery=DeliveryFacts("merged", event.commit))
+            return replace(state, delivery=DeliveryFacts("merged", event.commit), launch_expected=event.commit)
         case ev.LaunchMoved():
+            if state.stopping == "gate_error":
+                text = "the launch branch moved during the run, and the gate that its merge needs does not run"
+                return replace(state, delivery=DeliveryFacts("refused", reason=text))
             return replace(state, launch_tip=event.tip, verify=None)
         case ev.DeliveryRefused():
             return replace(state, delivery=DeliveryFacts("refused", reason=event.reason))
         case ev.StopRequested():
-            return replace(state, stop_request=event)
+            return replace(state, stop_request=_harder(state.stop_request, event))
         case ev.Stopping():
             return replace(state, stopping=event.reason, stop_detail=event.detail)
         case ev.Noticed():
@@ -138,12 +141,36 @@ def _late(state: RunState, action: Action | None, event: ev.Event) -> RunState:
             return state
 
 
-def _unstop(state: RunState, event: ev.Resumed) -> dict[str, object]:
-    """A resumed run forgets why it stopped; one that is only settled stops as cancelled."""
-    ended: dict[str, object] = {"view": None, "view_failures": 0, "write_failures": 0, "hold": None, "exit_code": None}
-    if event.settle:
-        return {**ended, "stopping": state.stopping or "cancelled", "stop_detail": state.stop_detail or "it was killed"}
-    return {**ended, "stopping": None, "stop_detail": ""}
+def _harder(old: ev.StopRequested | None, new: ev.StopRequested) -> ev.StopRequested:
+    """A drain does not take back a `now`, and a stop file does not hide a person's cancel."""
+    if old is None or (new.how == "now" and old.how == "drain"):
+        return new
+    return new if old.how == new.how and old.by == "stop_file" else old
+
+
+def _resume(state: RunState, event: ev.Resumed) -> RunState:
+    """A resumed run forgets why it stopped; one that is only settled stops as cancelled. Refusals are tried again."""
+    reason = (state.stopping or "cancelled") if event.settle else None
+    detail = (state.stop_detail or "it died, and was settled later") if event.settle else ""
+    refused = state.delivery is not None and state.delivery.state == "refused"
+    return replace(
+        state,
+        settle=event.settle,
+        resumes=state.resumes + 1,
+        onto=event.onto or state.onto,
+        stop_request=None,
+        stopping=reason,
+        stop_detail=detail,
+        delivery=None if refused or event.onto or not event.settle else state.delivery,
+        verify=None,
+        view=None,
+        refused={},
+        view_failures=0,
+        write_failures=0,
+        failures_in_a_row=0,
+        hold=None,
+        exit_code=None,
+    )
 
 
 def _intend(state: RunState, event: ev.Intended) -> RunState:
@@ -151,11 +178,7 @@ def _intend(state: RunState, event: ev.Intended) -> RunState:
     state = replace(state, intents={**state.intents, event.n: action}, next_n=event.n + 1)
     match action:
         case Claim():
-            record = TaskRecord(
-                action.task, "claiming", action.actor, action.slot, action.why, action.batch,
-                carry=dict(state.start.carries).get(slug(action.task)),
-            )  # fmt: skip
-            return replace(state, records={**state.records, action.task: record})
+            return _claim_begun(state, action)
         case StartIteration(spec=spec):
             record = replace(
                 state.records[spec.task],
@@ -163,13 +186,11 @@ def _intend(state: RunState, event: ev.Intended) -> RunState:
                 iterations=(*state.records[spec.task].iterations, spec.number),
             )  # fmt: skip
             iteration = Iteration(spec, action.why, action.batch, state.now)
-            first = len(record.iterations) == 1
             return replace(
                 state,
                 records={**state.records, spec.task: record},
                 iterations={**state.iterations, spec.number: iteration},
                 suggestion=_left(state.suggestion, (spec.task,)),
-                new_started=state.new_started + (first and spec.task not in state.initial),
             )
         case RunGate():
             facts = GateFacts(action.number, action.purpose, action.commit, action.entries, state.now)
@@ -183,10 +204,42 @@ def _intend(state: RunState, event: ev.Intended) -> RunState:
             return state
 
 
+def _claim_begun(state: RunState, action: Claim) -> RunState:
+    """A task that was given back is taken up again where it was left: attempts, work and evidence stay."""
+    old = state.records.get(action.task)
+    if old is not None:
+        record = replace(
+            old, phase="claiming", actor=action.actor, slot=action.slot, why=action.why, batch=action.batch, then=""
+        )
+        return replace(state, records={**state.records, action.task: record})
+    record = TaskRecord(
+        action.task, "claiming", action.actor, action.slot, action.why, action.batch,
+        carry=dict(state.start.carries).get(slug(action.task)),
+    )  # fmt: skip
+    return replace(
+        state,
+        records={**state.records, action.task: record},
+        new_started=state.new_started + (action.task not in state.initial),
+    )
+
+
+def _unclaimed(state: RunState, task_id: str) -> RunState:
+    """The claim was not made after all."""
+    record = state.records[task_id]
+    if record.iterations:
+        returned = replace(record, phase="returned", then="returned")
+        return replace(state, records={**state.records, task_id: returned})
+    return replace(
+        state,
+        records=_without(state.records, task_id),
+        new_started=state.new_started - (task_id not in state.initial),
+    )
+
+
 def _abandon(state: RunState, action: Action | None) -> RunState:
     """As if it had not been intended."""
     if isinstance(action, Claim):
-        return replace(state, records=_without(state.records, action.task))
+        return _unclaimed(state, action.task)
     if isinstance(action, RunGate) and action.purpose == "base":
         return replace(state, base_gate=None)
     return state
@@ -196,7 +249,7 @@ def _view(state: RunState, event: ev.ViewRead) -> RunState:
     """Take the tracker's word, but for what we wrote after its read began."""
     newer = {t for t, at in state.written.items() if at >= event.began_at}
     put = [t for t in event.changed if t.id not in newer]
-    closed = {t.id for t in put if t.is_closed and not _was_closed(state, t.id)} if state.view else set[str]()
+    closed = {t.id for t in put if t.is_closed and not _was_closed(state, t.id)}
     ours = {r.task for r in state.records.values() if r.phase in ("done", "unchanged")}
     alive = state.alive()
     backlog = state.backlog.changed(put, event.removed) if put or event.removed else state.backlog
@@ -229,19 +282,23 @@ def _claim_ended(state: RunState, action: Action | None, event: ev.Event) -> Run
         return state
     if isinstance(event, ev.ClaimRefused):
         number = state.view.number if state.view else 0
-        return replace(
-            state,
-            records=_without(state.records, action.task),
+        state = replace(
+            _unclaimed(state, action.task),
             refused={**state.refused, action.task: number},
             last_write_at=state.now,
-            write_failures=state.write_failures + 1 if event.tracker_failed else state.write_failures,
+        )
+        if event.tracker_failed:
+            return replace(state, write_failures=state.write_failures + 1, write_failed_at=state.now)
+        return replace(
+            state, refusals={**state.refusals, action.task: state.refusals.get(action.task, 0) + 1}
         )
     record = replace(state.records[action.task], phase="claimed")
     task = state.backlog.tasks.get(action.task)
     backlog = state.backlog
     if task is not None:
         backlog = backlog.taken(replace(task, status="in_progress", assignee=action.actor))
-    return _wrote(replace(state, backlog=backlog, records={**state.records, action.task: record}), action.task)
+    state = replace(state, backlog=backlog, records={**state.records, action.task: record}, write_failures=0)
+    return _wrote(state, action.task)
 
 
 def _batch(state: RunState, event: ev.BatchPlanned) -> RunState:
@@ -334,7 +391,8 @@ def _tracker_write(state: RunState, action: Action | None, event: ev.Event) -> R
         return state
     record = state.records[action.task]
     if isinstance(event, ev.TrackerWriteFailed):
-        return _note(replace(state, write_failures=state.write_failures + 1), f"tracker: {event.message}")
+        failed = replace(state, write_failures=state.write_failures + 1, write_failed_at=state.now)
+        return _note(failed, f"tracker: {event.message}")
     state = replace(state, write_failures=0)
     if isinstance(event, ev.BugFiled):
         record = replace(record, phase="releasing", then="parked", bug=event.bug)
@@ -344,7 +402,8 @@ def _tracker_write(state: RunState, action: Action | None, event: ev.Event) -> R
         phase = "done" if record.phase == "landed" else "unchanged"
         changed = replace(task, status="closed", assignee="") if task else None
     else:
-        phase = record.then or "returned"
+        # A landing that was in flight when it was given back has overtaken it: the task is still to be closed.
+        phase = record.then or "returned" if record.phase == "releasing" else record.phase
         changed = replace(task, status="open", assignee="") if task else None
     backlog = state.backlog.changed((changed,)) if changed else state.backlog
     records = {**state.records, action.task: replace(record, phase=phase)}

@@ -58,7 +58,7 @@ def send_back(
     iteration = replace(state.iterations[number], note=reason)
     record = state.records[iteration.spec.task]
     if why == "withdrawn":
-        return _put(state, replace(record, phase="withdrawn", reason=reason), iteration, "withdrawn")
+        return _put(state, _withdrawn(record, reason), iteration, "withdrawn")
     if why == "conflict":
         evidence = f"Your work conflicts with what landed meanwhile, in: {', '.join(files)}. The merge is in progress."
     elif why == "gate_failed":
@@ -91,7 +91,7 @@ def _failed(state: RunState, record: TaskRecord, iteration: Iteration, result: I
         case "cancelled":
             record = replace(record, phase="retry")
         case "withdrawn":
-            return _put(state, replace(record, phase="withdrawn", reason=result.message), iteration, "withdrawn")
+            return _put(state, _withdrawn(record, result.message), iteration, "withdrawn")
         case "lost":
             record = replace(record, phase="retry", lost=record.lost + 1)
             if record.lost >= retry.MAX_LOST_IN_A_ROW:
@@ -109,7 +109,13 @@ def _try_again(state: RunState, record: TaskRecord, evidence: str, *, kind: str,
     record = replace(record, used=record.used + 1, evidence=_newest(record, evidence))
     if record.used >= state.policy.attempts:
         return replace(record, phase="parking", kind=kind, reason=reason)
-    return replace(record, phase="retry", reason=reason)
+    # What was given back while it waited is claimed anew before its next attempt.
+    return replace(record, phase="returned" if record.phase == "returned" else "retry", reason=reason)
+
+
+def _withdrawn(record: TaskRecord, reason: str) -> TaskRecord:
+    """A person took the task back; the claim, as far as it is still ours, goes back too."""
+    return replace(record, phase="releasing", then="withdrawn", reason=reason)
 
 
 def _launch_failed(state: RunState, why: str, reason: str, files: tuple[str, ...]) -> RunState:
@@ -131,7 +137,7 @@ def _put(state: RunState, record: TaskRecord, iteration: Iteration, fate: Fate) 
 
 
 def _spend(state: RunState, result: IterationResult) -> RunState:
-    started = result.exit_code is not None or result.usage is not None
+    started = result.exit_code is not None or result.usage is not None or result.failure == "lost"
     spend = state.spend
     return replace(
         state,

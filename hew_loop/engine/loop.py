@@ -25,9 +25,9 @@ EVENTS = (ev.BatchPlanned, ev.Stopping, ev.RunEnded, ev.DeliveryRefused)
 
 
 class Observer(Protocol):
-    """Listens; called after each event with the state that holds it. Must not raise, must not block for long."""
+    """Listens; called after each event with the states before and behind it. Must not raise nor block for long."""
 
-    def __call__(self, stamped: ev.Stamped, state: RunState) -> None: ...
+    def __call__(self, stamped: ev.Stamped, before: RunState, state: RunState) -> None: ...
 
 
 @dataclass
@@ -69,11 +69,11 @@ class Loop:
 
     def _take(self, event: ev.Event) -> None:
         stamped = self.journal.append(event)
-        self.state = apply(self.state, stamped)
+        before, self.state = self.state, apply(self.state, stamped)
         if self.state.stop_now:
             self.context.stop_now.set()
         for observer in self.observers:
-            observer(stamped, self.state)
+            observer(stamped, before, self.state)
 
     def _act(self, group: TaskGroup) -> None:
         """Follow the rules until they say nothing more; what they intend is on the disk before it is begun."""

@@ -29,7 +29,7 @@ class RunFiles:
         self._folder = folder
         self._numbers: dict[int, int] = {}
 
-    def __call__(self, stamped: ev.Stamped, state: RunState) -> None:
+    def __call__(self, stamped: ev.Stamped, before: RunState, state: RunState) -> None:
         try:
             self._write(stamped.event, state)
         except OSError:
@@ -53,6 +53,7 @@ class RunFiles:
                 ended = [n for n, i in state.iterations.items() if i.ended_at == state.now]
                 for number in ended:
                     self._iteration(number, state)
+                _write(self._folder.path / "run.json", run_json(state))
             case ev.Landed() | ev.ChainBuilt() | ev.GateEnded():
                 for number, iteration in state.iterations.items():
                     if iteration.fate not in ("running", "waiting"):

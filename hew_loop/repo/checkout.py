@@ -211,7 +211,8 @@ class Checkout:
     def _move(self, changes: Sequence[_Change]) -> None:
         """Files and index to the new side. Files that are new already stay as they are."""
         if self._index.exists():
-            shutil.copyfile(self._index, self._new_index)
+            # With its time: git compares it with those of the files, to see which could have changed unnoticed.
+            shutil.copy2(self._index, self._new_index)
         env = {"GIT_INDEX_FILE": str(self._new_index)}
         listed = [c for c in changes if c.touch_index]
         gone = b"".join(b"0 %s\t%s\0" % (b"0" * len(c.new.blob), c.raw) for c in listed if not c.new.exists)

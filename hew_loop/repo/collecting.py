@@ -164,7 +164,8 @@ class _Collection:
             if hidden:
                 self._run("update-index", option, "-z", "--stdin", stdin=b"".join(e.raw + b"\0" for e in hidden))
         if hidden:
-            self.notes.append(f"{len(hidden)} files were hidden from git; they count again.")
+            names = ", ".join(shown(entry.raw) for entry in hidden[:5])
+            self.notes.append(f"Changes to files were hidden from git, and count again ({len(hidden)}: {names}).")
         folders = {name for entry in listed for name in _parents(entry.raw)}
         found = [name for name in sorted(folders) if os.path.lexists(self._at(name) / ".git")]
         links = self._made_links([entry.raw for entry in listed if entry.mode == "160000"])
@@ -201,7 +202,7 @@ class _Collection:
 
     def _move_aside(self, path: Path) -> Path:
         self.left.aside.mkdir(parents=True, exist_ok=True)
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", str(path.relative_to(self.worktree.path))).strip("-")[:80]
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", str(path.relative_to(self.worktree.path))).strip("-.")[:80]
         target = next(t for n in range(10_000) if not os.path.lexists(t := self.left.aside / f"{stem}.{n}"))
         shutil.move(path, target)
         return target

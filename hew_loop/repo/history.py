@@ -10,6 +10,14 @@ from git import Commit, Repo
 from hew_loop.repo.git import Git
 
 
+_ENVIRONMENT = {
+    "LC_ALL": "C",
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "core.quotePath",
+    "GIT_CONFIG_VALUE_0": "no",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class LandedCommit:
     id: str
@@ -25,7 +33,7 @@ class LandedCommit:
 def landed_commits(git: Git, old: str, new: str) -> tuple[LandedCommit, ...]:
     """Each merge on the first-parent line from `old` to `new`, oldest first, with what it changed on that line."""
     with Repo(git.root) as repo:
-        repo.git.update_environment(GIT_DIR=str(git.common_dir), GIT_WORK_TREE=str(git.root), LC_ALL="C")
+        repo.git.update_environment(GIT_DIR=str(git.common_dir), GIT_WORK_TREE=str(git.root), **_ENVIRONMENT)
         line = repo.iter_commits(f"{old}..{new}", first_parent=True)
         return tuple(_landed(commit) for commit in reversed([c for c in line if len(c.parents) > 1]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -15,7 +15,7 @@ from hew_loop.core.policy import Scope
 from hew_loop.core.state import RunState
 from hew_loop.core.verdict import Verdict
 from hew_loop.reports.outcomes import outcome_of
-from hew_loop.reports.task_lines import ORDER, TaskLine, task_lines
+from hew_loop.reports.task_lines import ORDER, TaskLine, TaskState, task_lines
 from hew_loop.reports.text import between, plural, word
 
 SCHEMA_VERSION = 1
@@ -122,10 +122,9 @@ def summarise(state: RunState, *, now: datetime, died: bool = False) -> Summary:
     lines = task_lines(state, now=now, died=died)
     counts = Counter(line.state for line in lines)
     until = state.now if state.ended or died else now
-    delivery = _delivery(state)
     return Summary(
         run_id=state.run_id,
-        headline=_headline(state, lines, delivery, died=died),
+        headline=headline(state, counts, died=died),
         status="ended" if state.ended else "died" if died else "running",
         exit_code=state.exit_code,
         started_at=state.started_at,
@@ -140,14 +139,34 @@ def summarise(state: RunState, *, now: datetime, died: bool = False) -> Summary:
         planner=_planner(state),
         gate=_gate(state),
         verify=VerifyRun(v.verdict, v.reason, v.command, v.duration_s) if (v := state.verify) else None,
-        delivery=delivery,
-        tokens=_tokens(state),
-        cost=_cost(state),
+        delivery=_delivery(state),
+        tokens=tokens(state),
+        cost=cost(state),
         stop_reason=state.stopping,
         stop_detail=state.stop_detail,
         notices=_notices(state),
         tasks=lines,
     )
+
+
+def headline(state: RunState, counts: Mapping[TaskState, int], *, died: bool = False) -> str:
+    """The truth in one line; a run that took tasks and landed none says so first (P-4)."""
+    words: dict[TaskState, str] = {
+        "unchanged": "closed without change", "never_started": "never started", "retry": "to be tried again"
+    }  # fmt: skip
+    parts = {s: f"{counts[s]} {words.get(s, s)}" for s in ORDER if counts.get(s)}
+    if not state.ended:
+        parts.pop("never_started", None)
+        return f"{'died' if died else 'running'}: {', '.join(parts.values()) or 'no task taken yet'}"
+    if not state.records:
+        why = "nothing was ready" if state.stopping == "ready_empty" else f"no task taken: {_stop_words(state)}"
+        return "; ".join((why, *parts.values()))
+    text = ", ".join(parts.values())
+    if not counts.get("landed"):
+        text = f"{plural(len(state.records), 'task')} taken, none landed: {text}"
+    if state.verify is not None and state.verify.verdict in ("failed", "could_not_run"):
+        text += f"; verify {state.verify.verdict.replace('_', ' ')}"
+    return text + ("; not delivered" if _delivery(state).state in ("refused", "not_delivered") else "")
 
 
 def to_json(summary: Summary) -> str:
@@ -156,30 +175,22 @@ def to_json(summary: Summary) -> str:
     return json.dumps(value, indent=2, default=_iso) + "\n"
 
 
+def tokens(state: RunState) -> Tokens:
+    usage, unknown = state.spend.usage, state.spend.unknown_usage
+    if unknown and not any(i.result and i.result.usage for i in state.iterations.values()):
+        return Tokens(None, None, None, None, None, unknown)
+    return Tokens(usage.total, usage.input, usage.output, usage.cache_read, usage.cache_create, unknown)
+
+
+def cost(state: RunState) -> Cost:
+    unknown = state.spend.unknown_cost
+    known = any(i.result and i.result.cost_usd is not None for i in state.iterations.values())
+    return Cost(None if unknown and not known else round(state.spend.cost_usd, 6), unknown)
+
+
 def scope_text(scope: Scope) -> str:
     what = f"epics {', '.join(scope.epics)}" if scope.kind == "epics" else "ready"
     return f"{what}, only {', '.join(scope.tasks)}" if scope.tasks else what
-
-
-def _headline(state: RunState, lines: Sequence[TaskLine], delivery: Delivery, *, died: bool) -> str:
-    """The truth in one line; a run that took tasks and landed none says so first (P-4)."""
-    words = {"unchanged": "closed without change", "never_started": "never started", "retry": "to be tried again"}
-    counts = Counter(line.state for line in lines)
-    parts = [f"{counts[s]} {words.get(s, s)}" for s in ORDER if counts[s]]
-    taken = len(state.records)
-    if not state.ended:
-        left = [p for p in parts if not p.endswith("never started")]
-        return f"{'died' if died else 'running'}: {', '.join(left) or 'no task taken yet'}"
-    if not taken:
-        rest = f"; {counts['never_started']} never started" if counts["never_started"] else ""
-        why = "nothing was ready" if state.stopping == "ready_empty" else f"no task taken: {_stop_words(state)}"
-        return f"{why}{rest}"
-    if not counts["landed"]:
-        parts = [f"{plural(taken, 'task')} taken, none landed: {parts[0]}", *parts[1:]]
-    headline = ", ".join(parts)
-    if state.verify is not None and state.verify.verdict in ("failed", "could_not_run"):
-        headline += f"; verify {state.verify.verdict.replace('_', ' ')}"
-    return headline + ("; not delivered" if delivery.state in ("refused", "not_delivered") else "")
 
 
 def _stop_words(state: RunState) -> str:
@@ -224,19 +235,6 @@ def _delivery(state: RunState) -> Delivery:
     if (facts is not None and facts.state == "kept") or state.policy.deliver != "merge" or not target:
         return Delivery("kept", kept, state.queue.tip, facts.reason if facts else "", again if target else "")
     return Delivery("not_delivered", kept, state.queue.tip, _stop_words(state), again)
-
-
-def _tokens(state: RunState) -> Tokens:
-    usage, unknown = state.spend.usage, state.spend.unknown_usage
-    if unknown and not any(i.result and i.result.usage for i in state.iterations.values()):
-        return Tokens(None, None, None, None, None, unknown)
-    return Tokens(usage.total, usage.input, usage.output, usage.cache_read, usage.cache_create, unknown)
-
-
-def _cost(state: RunState) -> Cost:
-    unknown = state.spend.unknown_cost
-    known = any(i.result and i.result.cost_usd is not None for i in state.iterations.values())
-    return Cost(None if unknown and not known else round(state.spend.cost_usd, 6), unknown)
 
 
 def _notices(state: RunState) -> tuple[Note, ...]:

@@ -37,7 +37,7 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "scope", f"{summary.scope}; {plural(summary.in_scope_at_start, 'open task')} at the start"
     plans = summary.planner
     if plans.agent or plans.planner or plans.skipped:
-        yield "batches", f"agent {plans.agent}, planner {plans.planner}, skipped {plans.skipped}"
+        yield "batch plans", f"agent {plans.agent}, planner {plans.planner}, skipped {plans.skipped}"
     yield "gate", _gate(summary.gate)
     if summary.verify is not None:
         yield "verify", _verify(summary.verify)
@@ -165,8 +165,6 @@ def _detail(line: TaskLine) -> str:
         text += f"; {plural(line.attempts, 'attempt')}"
     if line.bug:
         text += f"; bug {plain(line.bug)}"
-    if line.branch and line.state in ("parked", "returned", "withdrawn"):
-        text += f"; work on {line.branch}"
     return text
 
 

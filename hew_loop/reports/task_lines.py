@@ -141,7 +141,9 @@ def _close(state: RunState, task: str) -> str:
 
 
 def _is_tested(state: RunState, record: TaskRecord) -> bool:
-    return any(state.iterations[n].fate == "landed" and state.iterations[n].verdict == "passed" for n in record.iterations)
+    return any(
+        state.iterations[n].fate == "landed" and state.iterations[n].verdict == "passed" for n in record.iterations
+    )
 
 
 def _newest_work(state: RunState, record: TaskRecord) -> Iteration | None:

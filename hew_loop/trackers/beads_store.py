@@ -206,12 +206,12 @@ class BeadsStore:
             present = [r.get("type") or "blocks" for r in records if r["depends_on_id"] == edge.target]
             if edge.kind in present:
                 return Edit(None)
+            refuse_deadlock(snapshot.tasks, task_id, edge)
             if present:
                 raise HewError(
                     f"{task_id} has an edge to {edge.target} already ({present[0]}); beads keeps one for each pair.",
                     hint=f"Remove it first: loop task dep remove {task_id} {edge.target}",
                 )
-            refuse_deadlock(snapshot.tasks, task_id, edge)
             record = edge_record(task_id, edge, self._made(creator))
             return Edit(None, (self._changed(line, {"dependencies": [*records, record]}),))
 

@@ -317,6 +317,8 @@ def test_a_prefix_is_a_whole_path(path: str, prefixes: list[str], expected: bool
     assert is_under(path, prefixes) is expected
 
 
-def test_a_git_that_does_not_end_is_a_refusal(repo: Path) -> None:
-    done = Git.discover(repo).call("cat-file", "--batch-command", timeout_s=0.0001)
-    assert "in time" in command.refusal(done, "cat-file").message
+def test_a_git_that_does_not_end_is_a_refusal(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Git.discover(repo)
+    fake_git(tmp_path / "bin", "exec tail -f /dev/null", monkeypatch)
+    done = found.call("gc", timeout_s=0.2)
+    assert command.refusal(done, "gc").message == "git gc did not end in time and was stopped."

@@ -106,9 +106,7 @@ class JournalBuilder:
     def end(self, task_id: str, outcome: str = "done", *, after_s: float = 60, **fields: Any) -> Self:
         """The task's running iteration ends: with a head of its own when it is done."""
         n, action = next(
-            (n, a)
-            for n, a in self.state.intents.items()
-            if isinstance(a, ac.StartIteration) and a.spec.task == task_id
+            (n, a) for n, a in self.state.intents.items() if isinstance(a, ac.StartIteration) and a.spec.task == task_id
         )
         self.wait(after_s - 1)
         values: dict[str, Any] = {"start": action.spec.base, "exit_code": 0, "duration_s": after_s}

@@ -1,0 +1,256 @@
+"""The composition root: from settings to adapters to engine. Nothing else names a concrete adapter."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from hew_loop.config import nearest
+from hew_loop.core import events as ev
+from hew_loop.core.policy import Policy
+from hew_loop.core.state import RunState
+from hew_loop.core.transitions import apply, begin, replay
+from hew_loop.engine import journal as journals
+from hew_loop.engine import opening, recovery, run_folder
+from hew_loop.engine.context import KEEP, RunContext, run_environment, utc_now
+from hew_loop.engine.gate import GateCache
+from hew_loop.engine.journal import Journal
+from hew_loop.engine.lock import RunLock
+from hew_loop.engine.loop import Loop, Observer
+from hew_loop.engine.run_files import RunFiles
+from hew_loop.engine.run_folder import RunFolder
+from hew_loop.engine.tripwire import Tripwire
+from hew_loop.engine.worker import Worker
+from hew_loop.errors import AgentUnavailable, HewError, UsageError
+from hew_loop.executors.local import LocalExecutor
+from hew_loop.process import Guard
+from hew_loop.repo.git import Git
+from hew_loop.repo.worktrees import Pool
+from hew_loop.runtimes.base import AgentRequest, Runtime
+from hew_loop.runtimes.claude import ClaudeRuntime
+from hew_loop.runtimes.command import CommandRuntime
+from hew_loop.trackers.base import Tracker
+from hew_loop.trackers.beads_store import BeadsStore
+from hew_loop.trackers.choose import detect, refuse_bd, store_directory
+
+PRIMER = ".hew/PRIME.md"
+
+MakeObservers = Callable[[RunFolder], Sequence[Observer]]
+
+
+def lock_path(git: Git) -> Path:
+    return git.common_dir / "hew-loop" / "run.lock"
+
+
+def embedded_tracker(git: Git) -> BeadsStore:
+    """The backlog of this repository; `BEADS_DIR` names another. Raises TrackerError for a store of bd's."""
+    named = os.environ.get("BEADS_DIR") or None
+    directory = store_directory(git.root, named)
+    if detect(git.root, named) == "bd":
+        raise refuse_bd(directory)
+    own = directory == git.root / ".beads"
+    return BeadsStore(directory, exclude_file=git.common_dir / "info" / "exclude" if own else None)
+
+
+def make_runtimes(policy: Policy) -> dict[str, Runtime]:
+    """All runtimes by name; one of the configuration may replace a built-in one."""
+    runtimes: dict[str, Runtime] = {"claude": ClaudeRuntime()}
+    for settings in policy.runtimes:
+        runtimes[settings.name] = CommandRuntime(settings)
+    return runtimes
+
+
+def check_runtime(policy: Policy, worktree: Path) -> None:
+    """Raises UsageError for a name that nobody knows, AgentUnavailable for a program that is not there."""
+    runtimes = make_runtimes(policy)
+    runtime = runtimes.get(policy.runtime)
+    if runtime is None:
+        known = ", ".join(sorted(runtimes))
+        raise UsageError(
+            f"there is no runtime {policy.runtime!r} (known: {known})",
+            hint=f"did you mean {nearest(policy.runtime, runtimes)}? Others are [runtime.NAME] tables of .hew.toml",
+        )
+    program = runtime.invocation(AgentRequest("probe", "", worktree / "prompt.md", worktree, None)).argv[0]
+    # A relative path with a slash is relative to a worktree that is not there yet.
+    if ("/" not in program or program.startswith("/")) and shutil.which(program) is None:
+        raise AgentUnavailable(
+            f"the agent program {program!r} of the runtime {policy.runtime} is not on PATH",
+            hint="install it, or name another: --runtime NAME (see loop doctor)",
+        )
+
+
+@dataclass(frozen=True)
+class Session:
+    """One process that holds the run lock and whose children cannot outlive it."""
+
+    git: Git
+    tracker: Tracker
+    guard: Guard
+
+    def context(self, folder: RunFolder, policy: Policy, base: str) -> RunContext:
+        env = run_environment(
+            run_id=folder.run_id,
+            guard=self.guard.env,
+            tracker_store=self.tracker.store,
+            settings=dict(self.git.identity_env()),
+        )
+        pool = Pool(self.git, Pool.default_root(self.git))
+        tripwire = Tripwire(self.git, KEEP)
+        worker = Worker(self.git, pool, make_runtimes(policy), folder, policy, env, tripwire, KEEP)
+        primer = self.git.read_file_at(base, PRIMER)
+        return RunContext(
+            run_id=folder.run_id,
+            policy=policy,
+            git=self.git,
+            pool=pool,
+            tracker=self.tracker,
+            executor=LocalExecutor(worker),
+            folder=folder,
+            env=env,
+            primer=primer.decode("utf-8", "replace") if primer else "",
+            cache=GateCache(self.git.common_dir / "hew-loop" / "gate-cache.json"),
+            tripwire=tripwire,
+        )
+
+
+@contextmanager
+def session(git: Git, run_id: str, tracker: Tracker) -> Generator[Session]:
+    """Hold the run lock. Raises LockHeld, naming the run that holds it."""
+    with RunLock.acquire(lock_path(git), run_id=run_id), Guard.start(run_id) as guard:
+        yield Session(git, tracker, guard)
+
+
+def start(
+    git: Git,
+    policy: Policy,
+    *,
+    run_id: str | None,
+    base: str | None,
+    observers: MakeObservers,
+    settled: Callable[[RunState], None],
+) -> RunState:
+    """A whole run: settle dead ones first, open, drive, close. Raises HewError for what ends it before its time."""
+    tracker = embedded_tracker(git)
+    where = opening.ground(git, policy, base=base)
+    policy = opening.detected(git, policy, where.base)
+    check_runtime(policy, git.root)
+    check_scope(tracker, policy)
+    run_id = run_id or run_folder.new_run_id(utc_now())
+    with session(git, run_id, tracker) as held:
+        for dead in dead_runs(git):
+            settled(_carry_on(held, dead, settle=True, onto=None, observers=lambda _: ()))
+        where = opening.ground(git, policy, base=base)  # settling may have delivered
+        folder = run_folder.create(git.root, run_id)
+        started = opening.open_run(
+            git, folder, policy=policy, where=where, tracker=tracker.kind, store=tracker.store, pid=os.getpid()
+        )
+        with Journal(folder.journal, seq=0, clock=utc_now) as journal:
+            stamped = journal.append(started)
+            journal.sync()
+            run_folder.point_latest(folder)
+            listeners = (RunFiles(folder), *observers(folder))
+            state = begin(stamped)
+            for listener in listeners:
+                listener(stamped, state, state)
+            context = held.context(folder, policy, where.base)
+            return _drive(git, Loop(context, journal, state, listeners))
+
+
+def resume(git: Git, run: str | None, *, observers: MakeObservers) -> RunState:
+    """Carry a dead run on, same id, same budgets. Raises UsageError when it is not to be resumed."""
+    tracker = embedded_tracker(git)
+    folder = run_folder.find(git.root, run) if run else _newest_dead(git)
+    with session(git, folder.run_id, tracker) as held:
+        if replay(journals.read(folder.journal).events).ended:
+            raise UsageError(f"{folder.run_id} has ended", hint=f"see: loop summary {folder.run_id}")
+        return _carry_on(held, folder, settle=False, onto=None, observers=observers)
+
+
+def deliver(git: Git, run: str, *, onto: str | None, observers: MakeObservers) -> RunState:
+    """Verify and deliver what an ended run kept. Raises UsageError when there is nothing to deliver or nowhere."""
+    tracker = embedded_tracker(git)
+    folder = run_folder.find(git.root, run)
+    with session(git, folder.run_id, tracker) as held:
+        state = replay(journals.read(folder.journal).events)
+        if not state.landed_something:
+            raise UsageError(f"nothing landed in {folder.run_id}", hint=f"see: loop summary {folder.run_id}")
+        if state.delivery is not None and state.delivery.state == "merged":
+            raise UsageError(f"{folder.run_id} was delivered already, as {state.delivery.commit[:12]}")
+        branch = onto or state.start.launch_branch or git.head().branch
+        if branch is None or git.commit_id(f"refs/heads/{branch}") is None:
+            raise UsageError("there is no branch to deliver to", hint=f"loop deliver {folder.run_id} --onto BRANCH")
+        return _carry_on(held, folder, settle=True, onto=branch, observers=observers)
+
+
+def dead_runs(git: Git) -> tuple[RunFolder, ...]:
+    """Runs that never ended, oldest first. Call it under the run lock: then they are dead."""
+    found: list[RunFolder] = []
+    for folder in run_folder.runs(git.root):
+        if (folder.path / "manifest.json").exists():
+            continue  # written with the last event
+        try:
+            if not replay(journals.read(folder.journal).events).ended:
+                found.append(folder)
+        except HewError:
+            continue  # doctor names it: a run that died before its first event left nothing to settle
+    return tuple(found)
+
+
+def check_scope(tracker: Tracker, policy: Policy) -> None:
+    """Raises UsageError for ids that do not exist, and for epics that are none or closed."""
+    wanted = (*policy.scope.epics, *policy.scope.tasks)
+    if not wanted:
+        return
+    tasks = {t.id: t for t in tracker.read()}
+    for task_id in wanted:
+        if task_id not in tasks:
+            raise UsageError(f"there is no task {task_id!r}", hint="see: loop task list --all")
+    for epic in policy.scope.epics:
+        if tasks[epic].type != "epic":
+            raise UsageError(
+                f"{epic} is no epic, but a {tasks[epic].type}", hint=f"loop run --scope ready --task {epic}"
+            )
+        if tasks[epic].is_closed:
+            raise UsageError(f"the epic {epic} is closed", hint=f"loop task reopen {epic}")
+
+
+def _newest_dead(git: Git) -> RunFolder:
+    dead = dead_runs(git)
+    if not dead:
+        raise UsageError("no run was interrupted", hint="see: loop list")
+    return dead[-1]
+
+
+def _carry_on(
+    held: Session, folder: RunFolder, *, settle: bool, onto: str | None, observers: MakeObservers
+) -> RunState:
+    """Recover, then drive to the end again: with `settle`, without starting anything."""
+    text = journals.read(folder.journal)
+    state = replay(text.events)
+    context = held.context(folder, state.policy, state.start.base)
+    folder.stop_file.unlink(missing_ok=True)
+    files = RunFiles(folder)
+    listeners: tuple[Observer, ...] = (files, *observers(folder))
+    with Journal.reopen(folder.journal, text, clock=utc_now) as journal:
+        found = recovery.recover(context, state)
+        resumed = ev.Resumed(settle=settle, onto=onto, pid=os.getpid(), cut_bytes=text.torn_bytes)
+        for event in (*found, resumed):
+            stamped = journal.append(event)
+            before, state = state, apply(state, stamped)
+            for listener in listeners:
+                listener(stamped, before, state)
+        files.write_all(state)
+        return _drive(held.git, Loop(context, journal, state, listeners))
+
+
+def _drive(git: Git, loop: Loop) -> RunState:
+    state = anyio.run(loop.run)
+    merged = state.delivery is not None and state.delivery.state == "merged"
+    opening.close_refs(git, run_id=state.run_id, tip=state.queue.tip, base=state.start.base, merged=merged)
+    return state
