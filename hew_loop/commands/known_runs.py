@@ -60,6 +60,12 @@ def look(git: Git, folder: RunFolder) -> KnownRun:
     return KnownRun(folder, events, state, "ended" if state.ended else "died", 0)
 
 
+def is_held(folder: RunFolder) -> bool:
+    """A process works on this run now."""
+    holder = RunLock.holder(_lock(Git.discover(Path.cwd())))
+    return holder is not None and holder.run_id in (folder.run_id, "")
+
+
 def last_output(known: RunFolder, state: RunState) -> dict[int, datetime]:
     """When each running iteration last printed something: the time of its output file."""
     heard: dict[int, datetime] = {}

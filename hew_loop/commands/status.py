@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from threading import Event
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from hew_loop.commands import known_runs
@@ -69,17 +69,18 @@ def _follow(
 ) -> None:
     pause = Event()
     while True:
-        alive = known_runs.load(known.folder.run_id).life == "running"
+        # In this order: what is written before the lock is given up is read below.
+        alive = known_runs.is_held(known.folder)
         for stamped, before in follower.news():
             if each is not None and (text := line(stamped, before)):
                 each(text)
         show()
-        if not alive:
+        if not alive or (follower.state is not None and follower.state.ended):
             return
         pause.wait(REFRESH_S)
 
 
-def _view(known: KnownRun, follower: Follower, width: int):
+def _view(known: KnownRun, follower: Follower, width: int) -> RenderableType:
     state = follower.state or known.state
     heard = known_runs.last_output(known.folder, state)
     return render(state, now=datetime.now(UTC), width=width, last_output=heard)

@@ -92,7 +92,7 @@ def stop(state: RunState, now: datetime) -> Sequence[Decision]:
 
 def land(state: RunState, now: datetime) -> Sequence[Decision]:
     """Take the merge queue one step further."""
-    if state.stop_now or state.stopping == "gate_error" or state.flying(BuildChain, RunGate, Land):
+    if state.stop_now or state.gate_broken or state.flying(BuildChain, RunGate, Land):
         return ()
     queue = state.queue
     if queue.chain is None and not queue.waiting and state.launch_tip is not None:
@@ -246,7 +246,7 @@ def _tell_tracker(state: RunState, record: TaskRecord) -> Decision | None:
             return ReleaseTask(record.task, record.actor, release_note(state, record))
         case "retry" | "claimed" if state.stopping or lacks(state, record.task):
             return ReleaseTask(record.task, record.actor, release_note(state, record))
-        case "waiting" if (state.stop_now or state.stopping == "gate_error") and not state.flying(Land):
+        case "waiting" if (state.stop_now or state.gate_broken) and not state.flying(Land):
             return ReleaseTask(record.task, record.actor, release_note(state, record))
         case _:
             return None

@@ -191,6 +191,8 @@ class RunState:
     intents: Mapping[int, Action] = field(default_factory=dict[int, Action])
     next_n: int = 1
     base_gate: GateFacts | None = None
+    gate_broken: bool = False
+    """It does not run on the integration tip either: the queue is kept, and nothing more lands."""
     spend: Spend = field(default_factory=Spend)
     hold: Hold | None = None
     failures_in_a_row: int = 0

@@ -102,7 +102,7 @@ def apply(state: RunState, stamped: ev.Stamped) -> RunState:
         case ev.Landed():
             return _landed(state, action)
         case ev.IntegrationFailed():
-            return _gate_broken(state, event.message)
+            return _gate_broken(_abandon(state, action), event.message)
         case ev.LandRefused():
             return replace(state, queue=replace(state.queue, tip=event.tip, chain=None))
         case _:
@@ -123,7 +123,7 @@ def _late(state: RunState, action: Action | None, event: ev.Event) -> RunState:
         case ev.Delivered():
             return replace(state, delivery=DeliveryFacts("merged", event.commit), launch_expected=event.commit)
         case ev.LaunchMoved():
-            if state.stopping == "gate_error":
+            if state.gate_broken:
                 text = "the launch branch moved during the run, and the gate that its merge needs does not run"
                 return replace(state, delivery=DeliveryFacts("refused", reason=text))
             return replace(state, launch_tip=event.tip, verify=None)
@@ -165,6 +165,7 @@ def _resume(state: RunState, event: ev.Resumed) -> RunState:
         verify=None,
         view=None,
         refused={},
+        gate_broken=False,
         view_failures=0,
         write_failures=0,
         failures_in_a_row=0,
@@ -366,7 +367,8 @@ def _gate_broken(state: RunState, reason: str) -> RunState:
             "refused", reason=f"the gate does not run on the merge with the launch branch: {reason}"
         )
         return replace(state, launch_tip=None, delivery=refused)
-    return replace(state, stopping="gate_error", stop_detail=reason)
+    state = replace(state, gate_broken=True)
+    return state if state.stopping == "cancelled" else replace(state, stopping="gate_error", stop_detail=reason)
 
 
 def _landed(state: RunState, action: Action | None) -> RunState:

@@ -9,7 +9,6 @@ from git import Commit, Repo
 
 from hew_loop.repo.git import Git
 
-
 _ENVIRONMENT = {
     "LC_ALL": "C",
     "GIT_CONFIG_COUNT": "1",

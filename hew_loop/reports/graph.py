@@ -148,7 +148,7 @@ def _end(state: RunState) -> Iterator[Node]:
         spent = duration(verify.duration_s)
         yield Node("verify", "verify", style, "verify", verify.verdict.replace("_", " "), (spent, *reason))
     if delivery is not None and delivery.state == "merged":
-        what = f"merged into {plain(state.start.launch_branch or '')}"
+        what = f"merged into {plain(state.onto or '')}"
         yield Node("delivery", "delivery", "delivered", "deliver", what, (f"as {delivery.commit[:12]}",))
     elif delivery is not None:
         reason = (f"why: {plain(delivery.reason, max_chars=80)}",) if delivery.reason else ()

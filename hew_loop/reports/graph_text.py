@@ -33,9 +33,11 @@ def to_mermaid(*graphs: Graph) -> str:
             body = [f'subgraph {prefix}run["{text.mermaid(graph.run_id)}"]', *(f"  {line}" for line in body), "end"]
         lines += [f"  {line}" for line in body]
     used = {node.style for graph in graphs for node in graph.nodes}
-    for style in (s for s in _FILL if s in used):
+    for style, fill in _FILL.items():
+        if style not in used:
+            continue
         dashes = ",stroke-dasharray:4 3" if style in _DASHED else ""
-        lines.append(f"  classDef {style} fill:{_FILL[style]},stroke:#555555,color:#111111{dashes}")
+        lines.append(f"  classDef {style} fill:{fill},stroke:#555555,color:#111111{dashes}")
     return "\n".join(lines) + "\n"
 
 

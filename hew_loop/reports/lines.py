@@ -12,7 +12,12 @@ from hew_loop.reports.summary import scope_text
 from hew_loop.reports.text import duration, plain, utc
 
 MAX_CHARS = 300
-_WHY: dict[ac.Why, str] = {"graph": "graph order", "agent": "an agent's suggestion", "planner": "the planner's suggestion", "retry": "retry"}  # fmt: skip
+_WHY: dict[ac.Why, str] = {
+    "graph": "graph order",
+    "agent": "an agent's suggestion",
+    "planner": "the planner's suggestion",
+    "retry": "retry",
+}
 
 
 def line(stamped: ev.Stamped, before: RunState) -> str | None:
@@ -52,10 +57,12 @@ def _work(event: ev.Event, action: ac.Action | None, stamped: ev.Stamped, before
             return f"gate {action.number} {verdict} {how}{reason}: {what}"
         case ev.Landed(), ac.Land():
             return f"landed {_tasks(before, action.entries)} as {action.new[:12]}"
+        case ev.Delivered(), ac.Deliver():
+            return f"delivered {event.commit[:12]} to {action.branch}"
         case ev.TaskClosed(), ac.CloseTask() if before.records[action.task].phase == "accepted":
             return f"closed {action.task} without change: {before.records[action.task].summary or 'none was needed'}"
         case ev.TaskReleased(), ac.ReleaseTask() if before.records[action.task].then != "parked":
-            return f"returned {action.task}"
+            return f"{before.records[action.task].then or 'returned'} {action.task}"
         case ev.BugFiled(), ac.FileBug():
             return f"parked {action.task} ({action.kind}), bug {event.bug}: {before.records[action.task].reason}"
         case _:
@@ -78,8 +85,6 @@ def _end(event: ev.Event, before: RunState) -> str | None:
         case ev.Verified():
             reason = f" ({event.reason})" if event.reason and event.verdict != "passed" else ""
             return f"verify {event.verdict.replace('_', ' ')} in {duration(event.duration_s)}{reason}"
-        case ev.Delivered():
-            return f"delivered {event.commit[:12]} to {before.start.launch_branch}"
         case ev.LaunchMoved():
             return f"the launch branch moved to {event.tip[:12]}: it is merged and gated first"
         case ev.LandRefused():

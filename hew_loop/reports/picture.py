@@ -14,7 +14,7 @@ from hew_loop.core.actions import LAUNCH, BuildChain, Deliver, Land, RunGate, Ve
 from hew_loop.core.state import HOLDS_SLOT, RunState, TaskRecord
 from hew_loop.reports.outcomes import outcome_of
 from hew_loop.reports.summary import Cost, Tokens, cost, headline, tokens
-from hew_loop.reports.task_lines import task_state
+from hew_loop.reports.task_lines import TaskState, task_state
 from hew_loop.reports.text import between, clock, duration, plain, plural
 
 RECENT = 5
@@ -67,7 +67,7 @@ class Picture:
 
 def picture(state: RunState, *, now: datetime, last_output: Mapping[int, datetime], died: bool = False) -> Picture:
     """`last_output`: when each running iteration last printed something, by iteration number."""
-    counts = Counter(task_state(r) for r in state.records.values())
+    counts = Counter[TaskState](task_state(r) for r in state.records.values())
     in_slot = {r.slot: r for r in state.records.values() if r.phase in HOLDS_SLOT}
     hold = state.hold if state.hold is not None and state.hold.until > now else None
     return Picture(

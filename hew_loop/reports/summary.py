@@ -11,7 +11,7 @@ from typing import Literal
 
 from hew_loop.core.events import StopReason
 from hew_loop.core.names import integration_branch
-from hew_loop.core.policy import Scope
+from hew_loop.core.policy import PlannedCommand, Scope
 from hew_loop.core.state import RunState
 from hew_loop.core.verdict import Verdict
 from hew_loop.reports.outcomes import outcome_of
@@ -120,7 +120,7 @@ class Summary:
 def summarise(state: RunState, *, now: datetime, died: bool = False) -> Summary:
     """The summary of a run that ended, runs, or `died`: it has no end in its journal, and no process any more."""
     lines = task_lines(state, now=now, died=died)
-    counts = Counter(line.state for line in lines)
+    counts = Counter[TaskState](line.state for line in lines)
     until = state.now if state.ended or died else now
     return Summary(
         run_id=state.run_id,
@@ -206,7 +206,7 @@ def _gate(state: RunState) -> GateRuns:
     gates = [g for g in state.gates.values() if g.purpose != "base" and g.verdict is not None]
     settings, base = state.policy.gate, state.base_gate
     return GateRuns(
-        commands=tuple(c if isinstance(c, str) else " ".join(word(w) for w in c) for c in settings.commands),
+        commands=tuple(_command(planned) for planned in settings.commands),
         origin=settings.origin,
         runs=len(gates),
         verdicts=dict(sorted(Counter(str(g.verdict) for g in gates).items())),
@@ -217,8 +217,14 @@ def _gate(state: RunState) -> GateRuns:
     )
 
 
+def _command(planned: PlannedCommand) -> str:
+    command = planned.command
+    text = command if isinstance(command, str) else " ".join(word(w) for w in command)
+    return f"{text} (in {planned.directory})" if planned.directory else text
+
+
 def _delivery(state: RunState) -> Delivery:
-    target = state.start.launch_branch or ""
+    target = state.onto or ""
     kept = integration_branch(state.run_id)
     again = f"loop deliver {state.run_id}"
     facts = state.delivery
@@ -232,8 +238,8 @@ def _delivery(state: RunState) -> Delivery:
         return Delivery("pending", target)
     if state.verify is not None and state.verify.verdict in ("failed", "could_not_run"):
         return Delivery("not_delivered", kept, state.queue.tip, "verify did not pass", again)
-    if (facts is not None and facts.state == "kept") or state.policy.deliver != "merge" or not target:
-        return Delivery("kept", kept, state.queue.tip, facts.reason if facts else "", again if target else "")
+    if (facts is not None and facts.state == "kept") or not target:
+        return Delivery("kept", kept, state.queue.tip, facts.reason if facts else "", again)
     return Delivery("not_delivered", kept, state.queue.tip, _stop_words(state), again)
 
 

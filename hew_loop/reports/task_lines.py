@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from hew_loop.core.graph import NOT_WORK, graph_order
-from hew_loop.core.startable import held_back, startable
+from hew_loop.core.startable import held_back, lacks, startable
 from hew_loop.core.state import Iteration, Phase, RunState, TaskRecord
 from hew_loop.core.task import Task
 from hew_loop.reports.outcomes import has_work
@@ -65,7 +65,7 @@ def run_again(state: RunState, *tasks: str) -> str:
 
 def task_state(record: TaskRecord) -> TaskState:
     if record.phase == "releasing":
-        return "parked" if record.then == "parked" else "returned"
+        return record.then or "returned"
     return _STATE_OF[record.phase]
 
 
@@ -101,7 +101,7 @@ def _why(state: RunState, record: TaskRecord, kind: TaskState, now: datetime) ->
             return f"{record.kind}: {record.reason}{gone}"
         case "returned":
             said = f"; last: {record.reason}" if record.reason else ""
-            return f"the run stopped first ({state.stopping or 'cancelled'}){said}"
+            return _returned(state, record) + said
         case "running" if last is not None:
             age = duration(between(last.started_at, now))
             return f"in slot {record.slot} for {age}, iter {last.spec.number}"
@@ -114,6 +114,12 @@ def _why(state: RunState, record: TaskRecord, kind: TaskState, now: datetime) ->
             return f"attempt {record.attempts + 1} comes next{said}"
         case _:
             return record.reason
+
+
+def _returned(state: RunState, record: TaskRecord) -> str:
+    if reason := lacks(state, record.task):
+        return f"given back: {reason}"
+    return f"the run stopped first ({state.stopping})" if state.stopping else "given back"
 
 
 def _next(state: RunState, record: TaskRecord, kind: TaskState, work: Iteration | None) -> Iterator[str]:
@@ -165,7 +171,8 @@ def _never_started(state: RunState, now: datetime, died: bool) -> Iterator[TaskL
     else:
         free, todo = "ready; starts when a slot is free", ()
     for task in startable(state, at):
-        yield TaskLine(task.id, task.title, "never_started", free, next=todo)
+        if task.id not in state.records:
+            yield TaskLine(task.id, task.title, "never_started", free, next=todo)
     tasks = state.backlog.tasks
     for task_id, why in held_back(state, at):
         if task_id not in bugs and not _has_open_children(state, task_id):

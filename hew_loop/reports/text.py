@@ -31,7 +31,7 @@ def ascii_only(text: str) -> str:
 
 
 def mermaid(text: str) -> str:
-    """For a label in double quotes. Entities for all but letters and digits: no quote, tag, directive or fence is left."""
+    """For a label in double quotes. All but letters and digits become entities: no quote, tag, directive or fence."""
     return "".join(c if c.isalnum() or c in _MERMAID_PLAIN else f"#{ord(c)};" for c in plain(text))
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.repos import commit, git, make_repo, write
 
 from hew_loop.repo.git import Git
 from hew_loop.repo.worktrees import Collected, Pool, Worktree
+from tests.support.repos import commit, git, make_repo, write
 
 BRANCH = "loop/r/t.1"
 SALVAGE = "refs/loop/r/salvage/t.1"

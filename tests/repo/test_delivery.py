@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.repos import commit, git, make_repo, write
 
 from hew_loop.repo.delivery import Delivered, LaunchMoved, Refused, deliver
 from hew_loop.repo.git import Git
+from tests.support.repos import commit, git, make_repo, write
 
 ATTRIBUTES = "*.crlf text eol=crlf\n"
 

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.repos import commit, git, make_repo
 
 from hew_loop.repo.git import Git
 from hew_loop.repo.history import LandedCommit, landed_commits
 from hew_loop.repo.merge import Merged, merge
+from tests.support.repos import commit, git, make_repo
 
 
 def test_each_landed_merge_is_told_with_its_author_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

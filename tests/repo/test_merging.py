@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.repos import commit, git, make_repo
 
 from hew_loop.repo.git import Git
 from hew_loop.repo.merge import Conflict, CouldNotMerge, Merged, merge, only_keeps_differ
+from tests.support.repos import commit, git, make_repo
 
 NONE = "0" * 40
 

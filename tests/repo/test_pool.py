@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.repos import commit, git, make_repo, write
 
 from hew_loop.errors import RepoError, UsageError
 from hew_loop.repo.git import Git
 from hew_loop.repo.worktrees import Pool, Worktree
+from tests.support.repos import commit, git, make_repo, write
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from support.repos import commit, git, make_repo, write
 
 from hew_loop.errors import RepoError
 from hew_loop.repo import command
 from hew_loop.repo.git import Git, Head
 from hew_loop.repo.porcelain import DirtyPath, is_under
+from tests.support.repos import commit, git, make_repo, write
 
 NONE = "0" * 40
 

@@ -12,7 +12,7 @@ from hew_loop.core import actions as ac
 from hew_loop.core import events as ev
 from hew_loop.core.iteration import IterationResult, IterationSpec, Usage
 from hew_loop.core.names import actor_name, branch_name
-from hew_loop.core.policy import GateSettings, Policy, VerifySettings
+from hew_loop.core.policy import GateSettings, PlannedCommand, Policy, VerifySettings
 from hew_loop.core.state import RunState
 from hew_loop.core.task import Edge, Task
 from hew_loop.core.transitions import apply, begin
@@ -23,7 +23,8 @@ from hew_loop.engine.run_folder import RunFolder
 
 START = datetime(2026, 3, 1, 22, 0, 0, tzinfo=UTC)
 RUN_ID = "loop-20260301T220000Z-0badcafe"
-GATED = Policy(gate=GateSettings(("just test",), origin="justfile"), verify=VerifySettings(commands=("just test",)))
+TEST = PlannedCommand("just test")
+GATED = Policy(gate=GateSettings((TEST,), origin="justfile"), verify=VerifySettings(commands=(TEST,)))
 
 
 def commit_id(name: str | int) -> str:
@@ -81,7 +82,7 @@ class JournalBuilder:
         return self
 
     def view(self, *tasks: Task, removed: tuple[str, ...] = ()) -> Self:
-        n = self._intend(ac.ReadTasks())
+        n = self.intend(ac.ReadTasks())
         return self.add(ev.ViewRead(n, self.now, tasks, removed))
 
     def base_gate(self, verdict: Verdict = "passed", reason: str = "") -> Self:
@@ -89,8 +90,8 @@ class JournalBuilder:
 
     def start(self, task_id: str, *, slot: int = 0, why: ac.Why = "graph", batch: int | None = None) -> Self:
         """Claim the task if it is not ours yet, and start its next iteration."""
-        if task_id not in self.state.records:
-            n = self._intend(ac.Claim(task_id, slot, actor_name(self.state.run_id, slot), why, batch))
+        if task_id not in self.state.records or self.state.records[task_id].phase == "returned":
+            n = self.intend(ac.Claim(task_id, slot, actor_name(self.state.run_id, slot), why, batch))
             self.add(ev.Claimed(n))
         record = self.state.records[task_id]
         attempt = record.attempts + 1
@@ -100,7 +101,7 @@ class JournalBuilder:
             runtime="claude", carry=record.carry, evidence=record.evidence,
         )  # fmt: skip
         first = attempt == 1
-        self._intend(ac.StartIteration(spec, why if first else "retry", batch if first else None))
+        self.intend(ac.StartIteration(spec, why if first else "retry", batch if first else None))
         return self
 
     def end(self, task_id: str, outcome: str = "done", *, after_s: float = 60, **fields: Any) -> Self:
@@ -122,7 +123,7 @@ class JournalBuilder:
         """Build the candidate of all that waits, but for what goes `back` (conflicts, refused, withdrawn)."""
         waiting = self.state.queue.waiting
         entries = tuple(ac.ChainEntry(n, self.state.iterations[n].spec.task, "", "") for n in waiting)
-        n = self._intend(ac.BuildChain(self.state.queue.tip, entries))
+        n = self.intend(ac.BuildChain(self.state.queue.tip, entries))
         gone = {entry.number for entries in back.values() for entry in entries}
         links = tuple(self._link(number) for number in waiting if number not in gone)
         return self.add(ev.ChainBuilt(n, links, **back))
@@ -140,7 +141,7 @@ class JournalBuilder:
         assert chain is not None
         upto = chain.passed or len(chain.links)
         entries = tuple(link.number for link in chain.links[chain.landed : upto])
-        n = self._intend(ac.Land(self.state.queue.tip, chain.links[upto - 1].commit, entries))
+        n = self.intend(ac.Land(self.state.queue.tip, chain.links[upto - 1].commit, entries))
         self.add(ev.Landed(n))
         for number in entries:
             self.close(self.state.iterations[number].spec.task)
@@ -150,26 +151,26 @@ class JournalBuilder:
         return self.chain().gate().land()
 
     def close(self, task_id: str) -> Self:
-        n = self._intend(ac.CloseTask(task_id, "landed"))
+        n = self.intend(ac.CloseTask(task_id, "landed"))
         return self.add(ev.TaskClosed(n))
 
     def park(self, task_id: str, bug: str) -> Self:
         """File the bug of a task that is out of attempts, and give it back."""
         record = self.state.records[task_id]
-        n = self._intend(ac.FileBug(task_id, record.attempts, record.kind, "title", "description"))
+        n = self.intend(ac.FileBug(task_id, record.attempts, record.kind, "title", "description"))
         return self.add(ev.BugFiled(n, bug)).release(task_id)
 
     def release(self, task_id: str) -> Self:
-        n = self._intend(ac.ReleaseTask(task_id, self.state.records[task_id].actor, "note"))
+        n = self.intend(ac.ReleaseTask(task_id, self.state.records[task_id].actor, "note"))
         return self.add(ev.TaskReleased(n))
 
     def verify(self, verdict: Verdict = "passed", **fields: Any) -> Self:
-        n = self._intend(ac.Verify(self.state.queue.tip))
+        n = self.intend(ac.Verify(self.state.queue.tip))
         return self.add(ev.Verified(n, verdict, command="just test", log="verify.log", duration_s=12.0, **fields))
 
     def deliver(self, *, refused: str = "") -> Self:
         tip = self.state.queue.tip
-        n = self._intend(ac.Deliver("main", self.state.launch_expected, tip))
+        n = self.intend(ac.Deliver("main", self.state.launch_expected, tip))
         return self.add(ev.DeliveryRefused(n, refused) if refused else ev.Delivered(n, tip))
 
     def plan(self, source: str, *ids: str, after: int = 0, reason: str = "") -> Self:
@@ -182,7 +183,7 @@ class JournalBuilder:
     def finish(self, exit_code: int = 0) -> Self:
         return self.add(ev.RunEnded(exit_code))
 
-    def _intend(self, action: ac.Action) -> int:
+    def intend(self, action: ac.Action) -> int:
         n = self.state.next_n
         self.add(ev.Intended(n, action))
         return n
@@ -191,7 +192,7 @@ class JournalBuilder:
         self, purpose: ac.GatePurpose, commit: str, entries: tuple[int, ...], verdict: Verdict, **fields: Any
     ) -> Self:
         number = len(self.state.gates) + 1
-        n = self._intend(ac.RunGate(number, commit, commit, purpose, entries))
+        n = self.intend(ac.RunGate(number, commit, commit, purpose, entries))
         values: dict[str, Any] = {"log": f"gates/gate-{number:03d}.log", "duration_s": 20.0, **fields}
         self.wait(values["duration_s"] - 1)
         return self.add(ev.GateEnded(n, verdict, **values))
@@ -202,12 +203,8 @@ class JournalBuilder:
         return ev.Link(number, commit, commit)
 
 
-def parallel(policy: Policy, jobs: int) -> Policy:
-    return replace(policy, jobs=jobs)
-
-
 def a_night(**start: Any) -> JournalBuilder:
-    """A run with one of everything: landed alone and together, a retry after a conflict, unchanged, parked, held back."""
+    """A run with one of everything: landed alone and together, a conflict, unchanged, parked, held back."""
     usage = Usage(input=1000, output=200, cache_read=30000, cache_create=500)
     night = JournalBuilder(replace(GATED, jobs=2, attempts=2), **start)
     night.view(

@@ -643,6 +643,8 @@ class World:
         state = self.state
         if state.stopping or state.view is None or (state.hold and self.now < state.hold.until):
             return
+        if state.write_failures:
+            return
         if state.base_gate is not None and state.base_gate.verdict is None:
             return
         used = sum(1 for r in state.records.values() if r.phase in HOLDS_SLOT)
@@ -670,7 +672,6 @@ class World:
         if state.stopping == "ready_empty" and self.people_at < self.read_at:
             assert state.backlog.tasks == tracker.tasks
             assert not list(startable(state, self.now))
-            assert not state.in_phase("returned")
         if state.delivery and state.delivery.state == "merged":
             assert git.contains(git.launch, state.delivery.commit)
         self.check_exit_code()
@@ -707,7 +708,7 @@ class World:
                 assert state.delivery is not None
                 assert self.git.contains(self.git.launch, self.git.integration)
         if state.stopping == "ready_empty":
-            assert state.exit_code == (1 if parked or red or refused else 0)
+            assert state.exit_code == (1 if parked or red or refused else 4 if state.in_phase("returned") else 0)
 
 
 def events(world: World, *kinds: type) -> list[ev.Event]:
