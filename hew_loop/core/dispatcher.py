@@ -62,7 +62,7 @@ def next_wake(state: RunState, now: datetime) -> datetime | None:
     if not state.stopping:
         if (end := budget.wall_end(state)) is not None:
             times.append(end)
-        if _free_slots(state) and not state.flying(ReadTasks):
+        if (state.view is None or _free_slots(state)) and not state.flying(ReadTasks):
             times.append(_next_poll(state))
     elif state.view_failures:
         times.append(_next_poll(state))
@@ -70,7 +70,7 @@ def next_wake(state: RunState, now: datetime) -> datetime | None:
 
 
 def stop(state: RunState, now: datetime) -> Sequence[Decision]:
-    """Stop for the first reason in the order of precedence (product.md §3). A person's cancel outranks what came before."""
+    """Stop for the first reason in the order of precedence (product.md §3); a cancel outranks what came before it."""
     if state.stop_request is not None and state.stopping != "cancelled":
         reason = "stop_file" if state.stop_request.by == "stop_file" else "cancelled"
         if not state.stopping or reason == "cancelled":
@@ -280,7 +280,8 @@ def _claims(state: RunState, wanted: list[str], free: list[int]) -> list[Claim]:
         batch = suggestion.number if suggestion is not None and suggested else None
         claims.append(Claim(task, slot, actor_name(state.run_id, slot), why, batch))
         new += task not in state.initial and task not in state.records
-        wanted = [t for t in wanted if t != task and (new < new_left(state) or t in state.initial or t in state.records)]
+        full = new >= new_left(state)
+        wanted = [t for t in wanted if t != task and not (full and t not in state.initial and t not in state.records)]
     return claims
 
 

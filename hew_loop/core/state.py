@@ -97,6 +97,8 @@ class GateFacts:
     duration_s: float = 0.0
     cached: bool = False
     tests: tuple[Verdict, ...] = ()
+    tail: str = ""
+    """The end of the output, of a tree that did not pass."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,9 +290,7 @@ def _claim_ended(state: RunState, action: Action | None, event: ev.Event) -> Run
         )
         if event.tracker_failed:
             return replace(state, write_failures=state.write_failures + 1, write_failed_at=state.now)
-        return replace(
-            state, refusals={**state.refusals, action.task: state.refusals.get(action.task, 0) + 1}
-        )
+        return replace(state, refusals={**state.refusals, action.task: state.refusals.get(action.task, 0) + 1})
     record = replace(state.records[action.task], phase="claimed")
     task = state.backlog.tasks.get(action.task)
     backlog = state.backlog
@@ -334,29 +332,37 @@ def _gate(state: RunState, action: Action | None, event: ev.GateEnded) -> RunSta
     if action.purpose != "base" and base is not None and base.verdict is not None:
         mine = verdict.GateVerdict(event.verdict, event.tests)
         judged = verdict.judge_gate(mine, verdict.GateVerdict(base.verdict, base.tests))
+    lands = judged in ("passed", "not_tested")
     facts = replace(
         state.gates[action.number],
-        verdict=judged, reason=event.reason, log=event.log, duration_s=event.duration_s,
-        cached=event.cached, tests=event.tests,
+        verdict=judged, log=event.log, duration_s=event.duration_s, cached=event.cached, tests=event.tests,
+        reason=event.reason if judged == event.verdict else f"tests that ran on the base did not run ({event.reason})",
+        tail="" if lands else event.tail,
     )  # fmt: skip
     state = replace(state, gates={**state.gates, action.number: facts})
     if action.purpose == "base":
         return replace(state, base_gate=facts)
     if state.stop_now or state.queue.chain is None:
         return state
-    if judged in ("passed", "not_tested") and action.purpose == "confirm":
+    if lands and action.purpose == "confirm":
         state = _note(state, f"flaky: the same tree failed and then passed ({event.log})", action.entries)
     after = merge_queue.after_gate(state.queue, judged)
     iterations = dict(state.iterations)
-    for number in action.entries:
+    for number in action.entries if action.purpose != "tip" else ():
         if number in iterations:
             iterations[number] = replace(iterations[number], verdict=judged, gate_log=event.log)
     state = replace(state, queue=after.queue, iterations=iterations)
     if after.broken:
         return _gate_broken(state, event.reason or "the gate does not run")
     if after.sent_back is not None:
-        return send_back(state, after.sent_back, "gate_failed", event.reason, tail=event.tail)
+        blamed = facts if action.purpose != "tip" else _last_gate(state, after.sent_back)
+        return send_back(state, after.sent_back, "gate_failed", blamed.reason, tail=blamed.tail)
     return state
+
+
+def _last_gate(state: RunState, number: int) -> GateFacts:
+    """The newest run over a tree with this entry: what the tip printed, where the gate works, is not its fault."""
+    return next(g for g in reversed(state.gates.values()) if g.purpose != "tip" and number in g.entries)
 
 
 def _gate_broken(state: RunState, reason: str) -> RunState:

@@ -6,6 +6,7 @@ can tell from a person's work afterwards. Here each file is the old or the new o
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import shutil
@@ -17,7 +18,8 @@ from pathlib import Path
 from hew_loop.repo.git import Git
 from hew_loop.repo.porcelain import IndexEntry, fields, is_under, parse_index, shown
 
-_MARK = b"hew-loop delivery\n"
+_MARK = Path("hew-loop delivery")
+_ASIDE_INDEX, _ASIDE_FILES = "hew-loop.index", "hew-loop.files"
 _LINK, _SUBMODULE = "120000", "160000"
 _BUSY = {
     "MERGE_HEAD": "merge",
@@ -61,6 +63,16 @@ class _Change:
         return shown(self.raw)
 
 
+def forget_killed(git_dir: Path) -> None:
+    """Remove the lock and the files that a killed delivery left in a git directory; nobody else's."""
+    lock = git_dir / "index.lock"
+    if lock.is_symlink() and lock.readlink() == _MARK:
+        lock.unlink()
+    shutil.rmtree(git_dir / _ASIDE_FILES, ignore_errors=True)
+    for leftover in (git_dir / _ASIDE_INDEX, git_dir / f"{_ASIDE_INDEX}.lock"):
+        leftover.unlink(missing_ok=True)
+
+
 class Checkout:
     """The worktree at `top`; files at and below `keep` are the tracker's own."""
 
@@ -72,8 +84,8 @@ class Checkout:
         self._git_dir = Path(os.fsdecode(found).rstrip("\n"))
         self._index = self._git_dir / "index"
         self._lock = self._git_dir / "index.lock"
-        self._new_index = self._git_dir / "hew-loop.index"
-        self._new_files = self._git_dir / "hew-loop.files"
+        self._new_index = self._git_dir / _ASIDE_INDEX
+        self._new_files = self._git_dir / _ASIDE_FILES
 
     def fast_forward(self, ref: str, *, old: str, new: str) -> InTheWay | None:
         """From `old` to `new`: files, index, branch. None when done; else nothing has been changed.
@@ -87,7 +99,7 @@ class Checkout:
             return InTheWay(f"a git process is at work in {self._top}, or was killed there ({self._lock})")
         try:
             changes = self._changes(old, new)
-            blocked = self._blocked(changes)
+            blocked = self._blocked(changes, old=old, new=new)
             if isinstance(blocked, InTheWay):
                 return blocked
             self._move(blocked)
@@ -98,17 +110,14 @@ class Checkout:
             self._move(back)
             return InTheWay(f"{ref} could not be moved", tip=self._git.commit_id(ref))
         finally:
-            shutil.rmtree(self._new_files, ignore_errors=True)
-            self._new_index.unlink(missing_ok=True)
-            self._lock.unlink(missing_ok=True)
+            forget_killed(self._git_dir)
 
     def _take_lock(self) -> bool:
-        """The lock that git itself takes; one with our mark is from a delivery that was killed."""
+        """The lock that git itself takes. A link: made at once, and it says whose it is."""
         try:
-            with self._lock.open("xb") as lock:
-                lock.write(_MARK)
+            self._lock.symlink_to(_MARK)
         except FileExistsError:
-            return self._lock.read_bytes() == _MARK
+            return False
         return True
 
     # -- what is there
@@ -121,7 +130,7 @@ class Checkout:
             found.append(_Change(raw=next(words), old=_Side(old_mode, old_blob), new=_Side(new_mode, new_blob)))
         return found
 
-    def _blocked(self, changes: Sequence[_Change]) -> list[_Change] | InTheWay:
+    def _blocked(self, changes: Sequence[_Change], *, old: str, new: str) -> list[_Change] | InTheWay:
         """The changes that are to be made, or the files that a person has touched."""
         listed = self._git.must("ls-files", "-v", "-s", "-z", cwd=self._top)
         index: dict[bytes, list[IndexEntry]] = {}
@@ -132,17 +141,15 @@ class Checkout:
         hidden = [shown(raw) for raw, entries in index.items() if any(e.tag.upper() == "S" for e in entries)]
         if hidden:
             return InTheWay(f"{_listed(hidden)} left out of the checkout {self._top} (sparse checkout)")
-        blobs = self._blobs(changes)
-        leaving = {change.raw for change in changes if not change.new.exists}
+        agreeing = self._agreeing(changes, old=old, new=new)
         kept: list[_Change] = []
         in_the_way: list[str] = []
         for change in changes:
             index_ok = _index_agrees(change, index.get(change.raw, []))
-            file_ok = self._file_agrees(change, blobs, leaving)
+            file_ok = change.raw in agreeing
             if is_under(change.path, self._keep):
-                kept.append(
-                    _Change(change.raw, change.old, change.new, touch_file=file_ok and index_ok, touch_index=index_ok)
-                )
+                touch_file = file_ok and index_ok
+                kept.append(_Change(change.raw, change.old, change.new, touch_file=touch_file, touch_index=index_ok))
             elif index_ok and file_ok:
                 kept.append(change)
             else:
@@ -150,6 +157,26 @@ class Checkout:
         if in_the_way:
             return InTheWay(f"{_listed(in_the_way)} changed in {self._top} and would be overwritten")
         return kept
+
+    def _agreeing(self, changes: Sequence[_Change], *, old: str, new: str) -> set[bytes]:
+        """The paths whose file is the old or the new one, or is rightly absent."""
+        blobs = self._blobs(changes)
+        leaving = {change.raw for change in changes if not change.new.exists}
+        agreeing = {change.raw for change in changes if self._file_agrees(change, blobs, leaving)}
+        # Where attributes change too and a delivery was killed, git stores the file of one side differently by now.
+        doubtful = [c for c in changes if c.raw not in agreeing and c.raw in blobs and not self._astray(c, leaving)]
+        for commit in (old, new) if doubtful else ():
+            sides = [(c, c.old if commit == old else c.new) for c in doubtful]
+            there = [(c, side) for c, side in sides if side.mode.startswith("100")]
+            self._new_index.unlink(missing_ok=True)
+            self._git.must("read-tree", commit, cwd=self._top, env={"GIT_INDEX_FILE": str(self._new_index)})
+            self._make_files([c.raw for c, _ in there])
+            for change, side in there:
+                made, now = self._new_files / os.fsdecode(change.raw), self._at(change.raw)
+                same_mode = blobs[change.raw].mode == side.mode or not self._has_modes
+                if same_mode and filecmp.cmp(made, now, shallow=False):
+                    agreeing.add(change.raw)
+        return agreeing
 
     def _blobs(self, changes: Sequence[_Change]) -> dict[bytes, _Side]:
         """Mode and id of each path as it is in the checkout now, as git would store it."""
@@ -174,7 +201,7 @@ class Checkout:
 
     def _file_agrees(self, change: _Change, blobs: dict[bytes, _Side], leaving: set[bytes]) -> bool:
         """Whether the file is the old or the new one."""
-        if any(p.is_symlink() or p.is_file() for p in self._folders(change.raw) if self._raw(p) not in leaving):
+        if self._astray(change, leaving):
             return not change.new.exists
         now = blobs.get(change.raw)
         if now is not None:
@@ -187,6 +214,11 @@ class Checkout:
                 return True  # the file is gone already
             return not change.old.exists and self._empties(path, leaving)
         return not os.path.lexists(path) and not (change.old.exists and change.new.exists)
+
+    def _astray(self, change: _Change, leaving: set[bytes]) -> bool:
+        """Whether a file or a link of somebody's stands where a directory above the path should be."""
+        folders = (p for p in self._folders(change.raw) if self._raw(p) not in leaving)
+        return any(folder.is_symlink() or folder.is_file() for folder in folders)
 
     def _same(self, now: _Side, side: _Side) -> bool:
         if now.mode != side.mode and self._has_modes:
@@ -222,10 +254,7 @@ class Checkout:
         for change in files:
             if change.old.exists and not change.new.exists and change.old.mode != _SUBMODULE:
                 self._delete(change.raw)
-        # Attributes first: they say how the other files are to be written.
-        attributes = [c for c in files if c.raw.rpartition(b"/")[2] == b".gitattributes"]
-        for batch in (attributes, [c for c in files if c not in attributes] if attributes else files):
-            self._write([c for c in batch if c.new.exists], env)
+        self._write([c for c in files if c.new.exists])
         self._git.call("update-index", "-q", "--refresh", cwd=self._top, env=env)
         self._new_index.replace(self._index)
 
@@ -243,13 +272,21 @@ class Checkout:
             except OSError:
                 return
 
-    def _write(self, changes: Sequence[_Change], env: dict[str, str]) -> None:
+    def _make_files(self, names: Sequence[bytes]) -> None:
+        """Write those files of the new index aside; in a worktree of their own, so that its attributes count."""
         shutil.rmtree(self._new_files, ignore_errors=True)
-        written = [c for c in changes if c.new.mode != _SUBMODULE]
-        if written:
-            listing = b"".join(c.raw + b"\0" for c in written)
-            options = (f"--prefix={self._new_files}/", "-f", "-z", "--stdin")
-            self._git.must("checkout-index", *options, cwd=self._top, env=env, stdin=listing)
+        self._new_files.mkdir()
+        env = {
+            "GIT_DIR": str(self._git_dir),
+            "GIT_COMMON_DIR": str(self._git.common_dir),
+            "GIT_WORK_TREE": str(self._new_files),
+            "GIT_INDEX_FILE": str(self._new_index),
+        }
+        listing = b"".join(name + b"\0" for name in names)
+        self._git.must("checkout-index", "-f", "-z", "--stdin", cwd=self._new_files, env=env, stdin=listing)
+
+    def _write(self, changes: Sequence[_Change]) -> None:
+        self._make_files([c.raw for c in changes if c.new.mode != _SUBMODULE])
         for change in changes:
             target = self._at(change.raw)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hew_loop.repo.checkout import Checkout
+from hew_loop.repo.checkout import Checkout, forget_killed
 from hew_loop.repo.git import Git
 from hew_loop.repo.porcelain import shown
 
@@ -38,6 +38,8 @@ def deliver(
     Where a crash left it half done, calling again completes it. Files at and below `keep` never count as dirt, and
     one that the user has changed stays as it is. Called under the run lock. `expected` is where the branch was cut.
     """
+    for git_dir in _git_dirs(git):
+        forget_killed(git_dir)
     ref = f"refs/heads/{branch}"
     tip = git.commit_id(ref)
     if tip is None:
@@ -75,12 +77,15 @@ def _with_checkout(checkout: Checkout, *, branch: str, old: str, new: str) -> De
 
 def _held_by_operation(git: Git, branch: str) -> str | None:
     """A rebase or bisect that began on the branch has it in its hands, although nobody has it checked out."""
-    admins = [git.common_dir, *sorted((git.common_dir / "worktrees").glob("*"))]
-    for admin in admins:
+    for admin in _git_dirs(git):
         for name in ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
             if _line(admin / name).removeprefix("refs/heads/") == branch:
                 return f"{branch} is being worked on by a {name.partition('/')[0]} ({admin / name})"
     return None
+
+
+def _git_dirs(git: Git) -> list[Path]:
+    return [git.common_dir, *sorted((git.common_dir / "worktrees").glob("*"))]
 
 
 def _line(path: Path) -> str:

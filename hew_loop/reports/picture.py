@@ -67,6 +67,7 @@ class Picture:
 
 def picture(state: RunState, *, now: datetime, last_output: Mapping[int, datetime], died: bool = False) -> Picture:
     """`last_output`: when each running iteration last printed something, by iteration number."""
+    at = state.now if state.ended or died else now
     counts = Counter[TaskState](task_state(r) for r in state.records.values())
     in_slot = {r.slot: r for r in state.records.values() if r.phase in HOLDS_SLOT}
     hold = state.hold if state.hold is not None and state.hold.until > now else None
@@ -75,12 +76,12 @@ def picture(state: RunState, *, now: datetime, last_output: Mapping[int, datetim
         headline=headline(state, counts, died=died),
         status="ended" if state.ended else "died" if died else "running",
         pid=state.start.pid,
-        age_s=round(between(state.started_at, state.now if state.ended or died else now), 1),
+        age_s=round(between(state.started_at, at), 1),
         stopping=state.stopping,
         hold_until=hold.until if hold else None,
         hold_reason=hold.reason if hold else "",
-        slots=tuple(_slot(state, n, in_slot.get(n), now, last_output) for n in range(state.policy.jobs)),
-        queue=_queue(state, now),
+        slots=tuple(_slot(state, n, in_slot.get(n), at, last_output) for n in range(state.policy.jobs)),
+        queue=_queue(state, at),
         tokens=tokens(state),
         cost=cost(state),
         recent=_recent(state),

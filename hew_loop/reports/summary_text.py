@@ -10,11 +10,12 @@ from hew_loop.reports.task_lines import TaskLine
 from hew_loop.reports.text import clock, cut, duration, pad, plain, plural, utc
 
 LABEL = 12
+INDENT = 17
 MAX_TITLE = 40
 MAX_NEVER_STARTED = 30
 MAX_NOTICES = 20
 
-_WORDS = {"unchanged": "no change", "never_started": "not started"}
+_WORDS = {"unchanged": "no change", "never_started": "never started"}
 
 
 def to_text(summary: Summary, *, width: int = 200) -> str:
@@ -144,12 +145,12 @@ def _tasks(summary: Summary, width: int) -> Iterator[str]:
     for i, line in enumerate(shown):
         word = _WORDS.get(line.state, line.state)
         title = pad(cut(plain(line.title), titles), titles) + "  " if titles else ""
-        head = f"  {word:11}  {pad(plain(line.task), ids)}  {title}"
-        yield from _fold(head + _detail(line), width, indent=15)
+        head = f"  {word:13}  {pad(plain(line.task), ids)}  {title}"
+        yield from _fold(head + _detail(line), width, indent=INDENT)
         if i + 1 == len(shown) or shown[i + 1].next != line.next:
-            yield from (f"               {command}" for command in line.next)
+            yield from (" " * INDENT + command for command in line.next)
     if hidden := len(summary.tasks) - len(shown):
-        yield f"  and {hidden:,} more that were not started: loop summary {summary.run_id} --json"
+        yield f"  and {hidden:,} more that were never started: loop summary {summary.run_id} --json"
 
 
 def _shown(tasks: Sequence[TaskLine]) -> tuple[TaskLine, ...]:

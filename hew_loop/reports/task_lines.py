@@ -50,8 +50,9 @@ class TaskLine:
 
 def task_lines(state: RunState, *, now: datetime, died: bool = False) -> tuple[TaskLine, ...]:
     """Every task that the run took, in the order of `ORDER`, then those in its scope that it never started."""
-    taken = [_taken(state, record, now) for record in state.records.values()]
-    return (*sorted(taken, key=lambda line: ORDER.index(line.state)), *_never_started(state, now, died))
+    at = state.now if state.ended or died else now
+    taken = [_taken(state, record, at) for record in state.records.values()]
+    return (*sorted(taken, key=lambda line: ORDER.index(line.state)), *_never_started(state, at, died))
 
 
 def run_again(state: RunState, *tasks: str) -> str:
@@ -161,9 +162,8 @@ def _title(state: RunState, task_id: str) -> str:
     return task.title if task else ""
 
 
-def _never_started(state: RunState, now: datetime, died: bool) -> Iterator[TaskLine]:
+def _never_started(state: RunState, at: datetime, died: bool) -> Iterator[TaskLine]:
     """What the run left in its scope: first what it could have started, then what was in the way of the rest."""
-    at = state.now if state.ended else now
     bugs = {record.bug for record in state.records.values()}
     if state.stopping or died:
         free, todo = f"the run {'stopped' if state.stopping else 'died'} first", (run_again(state),)

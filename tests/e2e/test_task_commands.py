@@ -113,7 +113,7 @@ def test_the_store_is_that_of_the_main_worktree_and_git_status_stays_clean(shop:
     task_id = add(linked / "deep", "From afar")
     assert [each["id"] for each in lines(shop / ".beads")] == [task_id]
     assert git(shop, "status", "--porcelain") == git(linked, "status", "--porcelain") == ""
-    assert git(shop, "check-ignore", "-v", ".beads").split("\t")[0].endswith("info/exclude:7:/.beads/")
+    assert re.fullmatch(r".*info/exclude:\d+:/\.beads/", git(shop, "check-ignore", "-v", ".beads").split("\t")[0])
 
 
 def test_a_committed_store_gains_no_files_that_git_sees(shop: Path) -> None:

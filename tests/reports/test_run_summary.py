@@ -15,8 +15,8 @@ from hew_loop.core.policy import Policy, Scope, VerifySettings
 from hew_loop.core.task import Edge
 from hew_loop.reports.summary import summarise, to_json
 from hew_loop.reports.summary_text import to_text
-from support.golden import golden
-from support.journals import GATED, JournalBuilder, a_night, task
+from tests.support.golden import golden
+from tests.support.journals import GATED, JournalBuilder, a_night, task
 
 HOSTILE = 'x" onload=1 \x1b[31m\x1b]0;title\x07 <b>`$(reboot)`</b> %%{init}%% \u202eback\nsecond line'
 
@@ -220,7 +220,7 @@ def test_each_task_that_was_not_started_says_what_it_waits_for() -> None:
 def test_a_long_list_of_tasks_that_were_not_started_is_cut_and_counted() -> None:
     journal = JournalBuilder().view(*(task(f"t-{n:02}") for n in range(45))).stop("max_iter").finish(4)
     lines = text_of(journal).splitlines()
-    assert lines[-1] == f"  and 15 more that were not started: loop summary {journal.state.run_id} --json"
+    assert lines[-1] == f"  and 15 more that were never started: loop summary {journal.state.run_id} --json"
     assert len(value_of(journal)["tasks"]) == 45
 
 

@@ -53,7 +53,10 @@ def task(
 def policy(**changes: object) -> Policy:
     """Two slots, a gate, a verify."""
     settings = Policy(
-        jobs=2, runtime="fake", gate=GateSettings(commands=(PlannedCommand("make test"),)), verify=VerifySettings(commands=(PlannedCommand("make"),))
+        jobs=2,
+        runtime="fake",
+        gate=GateSettings(commands=(PlannedCommand("make test"),)),
+        verify=VerifySettings(commands=(PlannedCommand("make"),)),
     )
     return replace(settings, **changes)  # type: ignore[arg-type]
 
@@ -86,6 +89,12 @@ class Scenario:
     script: tuple[tuple[str, tuple[Agent, ...]], ...] = ()
     """Task -> what its first iterations do, instead of `agents`."""
     base_verdict: Verdict = "passed"
+    gate_dies_after: int | None = None
+    """So many gate runs work; then it does not run any more, on whatever tree."""
+    verify_verdict: Verdict | None = None
+    """None: `moves` choose."""
+    refuses: str = ""
+    """A task that the tracker shows as free, and whose claim it always refuses."""
     launch_branch: str | None = "main"
 
 
@@ -358,7 +367,8 @@ class World:
                 if self.moves.one_in(24):
                     under_way.result = ev.ClaimRefused(n, "the tracker is locked", tracker_failed=True)
                 else:
-                    why = self.tracker.claim(action.task, action.actor)
+                    refused = "no" if action.task == self.scenario.refuses else ""
+                    why = refused or self.tracker.claim(action.task, action.actor)
                     under_way.result = ev.ClaimRefused(n, why) if why else ev.Claimed(n)
             case ac.StartIteration():
                 under_way.result = ev.IterationEnded(n, self.agent(action))
@@ -372,7 +382,8 @@ class World:
                 under_way.result = self.write(n, action)
             case ac.Verify():
                 verdicts: tuple[Verdict, ...] = ("passed",) * 6 + ("failed", "could_not_run", "not_tested")
-                under_way.result = ev.Verified(n, verdicts[self.moves.pick(len(verdicts))])
+                drawn = verdicts[self.moves.pick(len(verdicts))]
+                under_way.result = ev.Verified(n, self.scenario.verify_verdict or drawn)
             case ac.Deliver():
                 under_way.result = self.deliver(n, action)
 
@@ -411,7 +422,9 @@ class World:
         )  # fmt: skip
         if does.outcome in ("done", "foreign") or does.failure:
             stolen = self.unlanded_head(spec.task) if does.outcome == "foreign" else None
-            work = git.work(f"{spec.task}.{spec.attempt}", spec.task, does.trait, *parents, *([stolen] if stolen else []))
+            work = git.work(
+                f"{spec.task}.{spec.attempt}", spec.task, does.trait, *parents, *([stolen] if stolen else [])
+            )
             outcome = "failed" if does.failure else "done"
             return replace(answer, outcome=outcome, head=work, files=(does.trait,) if does.trait else ())
         if does.outcome == "no_change":
@@ -490,7 +503,9 @@ class World:
         return ev.GateEnded(n, verdict, reason=verdict, tail="the end", log=f"gates/gate-{action.number:03d}.log")
 
     def oracle(self, commit: str) -> Verdict:
-        if self.moves.one_in(32):
+        dies_after = self.scenario.gate_dies_after
+        dead = dies_after is not None and sum(len(v) for v in self.gated.values()) > dies_after
+        if dead or self.moves.one_in(32):
             return "could_not_run"
         traits = {w: self.git.traits[w] for w in self.git.content(commit)}
         if "hang" in traits.values():
@@ -688,7 +703,7 @@ class World:
                 assert self.git.contains(self.git.integration, head)
         if not landed and record.phase in ("done", "unchanged"):
             assert task_id in self.no_change
-        if record.phase in ("parked", "returned") and self.people_at == T0:
+        if record.phase in ("parked", "returned") and self.people_at == T0 and task_id not in self.closed_by:
             assert not self.tracker.tasks[task_id].is_closed
         if record.phase == "parked":
             assert record.bug in self.tracker.bugs.values()
@@ -717,7 +732,9 @@ def events(world: World, *kinds: type) -> list[ev.Event]:
 
 
 def intended(world: World, *kinds: type) -> list[ac.Action]:
-    return [s.event.action for s in world.journal if isinstance(s.event, ev.Intended) and isinstance(s.event.action, kinds)]
+    return [
+        s.event.action for s in world.journal if isinstance(s.event, ev.Intended) and isinstance(s.event.action, kinds)
+    ]
 
 
 def run(tasks: Sequence[Task], *, script: dict[str, Sequence[Agent]] | None = None, **changes: object) -> World:
