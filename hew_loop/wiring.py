@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +48,9 @@ def lock_path(git: Git) -> Path:
     return git.common_dir / "hew-loop" / "run.lock"
 
 
-def embedded_tracker(git: Git) -> BeadsStore:
+def embedded_tracker(git: Git, env: Mapping[str, str] = os.environ) -> BeadsStore:
     """The backlog of this repository; `BEADS_DIR` names another. Raises TrackerError for a store of bd's."""
-    named = os.environ.get("BEADS_DIR") or None
+    named = env.get("BEADS_DIR") or None
     directory = store_directory(git.root, named)
     if detect(git.root, named) == "bd":
         raise refuse_bd(directory)
@@ -92,6 +92,8 @@ class Session:
     git: Git
     tracker: Tracker
     guard: Guard
+    env: Mapping[str, str]
+    """The user's environment: what agents get, and where the worktrees are."""
 
     def context(self, folder: RunFolder, policy: Policy, base: str) -> RunContext:
         env = run_environment(
@@ -99,8 +101,9 @@ class Session:
             guard=self.guard.env,
             tracker_store=self.tracker.store,
             settings=dict(self.git.identity_env()),
+            base=self.env,
         )
-        pool = Pool(self.git, Pool.default_root(self.git))
+        pool = Pool(self.git, Pool.default_root(self.git, self.env))
         tripwire = Tripwire(self.git, KEEP)
         worker = Worker(self.git, pool, make_runtimes(policy), folder, policy, env, tripwire, KEEP)
         primer = self.git.read_file_at(base, PRIMER)
@@ -120,10 +123,10 @@ class Session:
 
 
 @contextmanager
-def session(git: Git, run_id: str, tracker: Tracker) -> Generator[Session]:
+def session(git: Git, run_id: str, tracker: Tracker, env: Mapping[str, str] = os.environ) -> Generator[Session]:
     """Hold the run lock. Raises LockHeld, naming the run that holds it."""
     with RunLock.acquire(lock_path(git), run_id=run_id), Guard.start(run_id) as guard:
-        yield Session(git, tracker, guard)
+        yield Session(git, tracker, guard, env)
 
 
 def start(
@@ -134,15 +137,16 @@ def start(
     base: str | None,
     observers: MakeObservers,
     settled: Callable[[RunState], None],
+    env: Mapping[str, str] = os.environ,
 ) -> RunState:
     """A whole run: settle dead ones first, open, drive, close. Raises HewError for what ends it before its time."""
-    tracker = embedded_tracker(git)
+    tracker = embedded_tracker(git, env)
     where = opening.ground(git, policy, base=base)
     policy = opening.detected(git, policy, where.base)
     check_runtime(policy, git.root)
     check_scope(tracker, policy)
     run_id = run_id or run_folder.new_run_id(utc_now())
-    with session(git, run_id, tracker) as held:
+    with session(git, run_id, tracker, env) as held:
         for dead in dead_runs(git):
             settled(_carry_on(held, dead, settle=True, onto=None, observers=lambda _: ()))
         where = opening.ground(git, policy, base=base)  # settling may have delivered

@@ -26,7 +26,9 @@ def command(run: str | None, now: bool) -> None:
     known = known_runs.load(run)
     run_id = known.folder.run_id
     if known.life == "ended":
-        raise HewError(f"{run_id} has ended already, with exit code {known.state.exit_code}", hint="see: loop summary")
+        raise HewError(
+            f"{run_id} has ended already, with exit code {known.state.exit_code}", hint=f"see: loop summary {run_id}"
+        )
     if known.life == "died":
         raise HewError(
             f"{run_id} is not running: its process is gone", hint=f"Carry it on, or settle it: loop resume {run_id}"

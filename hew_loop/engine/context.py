@@ -51,7 +51,12 @@ class RunContext:
 
 
 def run_environment(
-    *, run_id: str, guard: Mapping[str, str], tracker_store: str, settings: Mapping[str, str]
+    *,
+    run_id: str,
+    guard: Mapping[str, str],
+    tracker_store: str,
+    settings: Mapping[str, str],
+    base: Mapping[str, str],
 ) -> dict[str, str]:
     """What all children of a run share: the user's environment, git without background work, the one true store."""
     return child_environment(
@@ -68,5 +73,6 @@ def run_environment(
             "GIT_CONFIG_VALUE_0": "0",
             "GIT_CONFIG_KEY_1": "maintenance.auto",
             "GIT_CONFIG_VALUE_1": "false",
-        }
+        },
+        base=base,
     )

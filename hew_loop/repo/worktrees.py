@@ -58,9 +58,9 @@ class Pool:
         self._lock = threading.Lock()
 
     @staticmethod
-    def default_root(git: Git) -> Path:
+    def default_root(git: Git, env: Mapping[str, str] = os.environ) -> Path:
         """`$HEW_WORKTREE_ROOT` or the user's cache directory, and in it a directory for this repository alone."""
-        top = os.environ.get("HEW_WORKTREE_ROOT") or str(platformdirs.user_cache_path("hew-loop"))
+        top = env.get("HEW_WORKTREE_ROOT") or str(platformdirs.user_cache_path("hew-loop"))
         readable = re.sub(r"[^A-Za-z0-9._-]+", "-", git.root.name).strip("-.") or "repository"
         key = hashlib.sha256(os.fsencode(git.common_dir)).hexdigest()[:10]
         return Path(top).expanduser().absolute() / f"{readable[:40]}-{key}"

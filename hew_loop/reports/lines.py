@@ -61,8 +61,8 @@ def _work(event: ev.Event, action: ac.Action | None, stamped: ev.Stamped, before
             return f"delivered {event.commit[:12]} to {action.branch}"
         case ev.TaskClosed(), ac.CloseTask() if before.records[action.task].phase == "accepted":
             return f"closed {action.task} without change: {before.records[action.task].summary or 'none was needed'}"
-        case ev.TaskReleased(), ac.ReleaseTask() if before.records[action.task].then != "parked":
-            return f"{before.records[action.task].then or 'returned'} {action.task}"
+        case ev.TaskReleased(), ac.ReleaseTask() if before.records[action.task].then not in ("parked", "withdrawn"):
+            return f"returned {action.task}"
         case ev.BugFiled(), ac.FileBug():
             return f"parked {action.task} ({action.kind}), bug {event.bug}: {before.records[action.task].reason}"
         case _:
@@ -79,7 +79,8 @@ def _end(event: ev.Event, before: RunState) -> str | None:
                 f"jobs {policy.jobs}, {gate}"
             )
         case ev.Resumed():
-            return "settling a run that died: nothing new is started" if event.settle else "resumed"
+            onto = f", to deliver to {event.onto}" if event.onto else ""
+            return f"carried on{onto}{': nothing new is started' if event.settle else ''}"
         case ev.ViewFailed() | ev.TrackerWriteFailed():
             return f"tracker: {event.message}"
         case ev.Verified():

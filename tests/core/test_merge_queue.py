@@ -9,13 +9,13 @@ from math import log2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.world import Agent, events, run, task
 
 from hew_loop.core import events as ev
 from hew_loop.core import merge_queue as mq
 from hew_loop.core.actions import LAUNCH, GatePurpose
 from hew_loop.core.events import Link
 from hew_loop.core.verdict import Verdict
+from tests.support.world import Agent, events, run, task
 
 EIGHT = tuple(range(1, 9))
 
@@ -247,9 +247,7 @@ def test_an_entry_that_conflicts_with_the_tip_goes_back_and_lands_with_its_secon
     assert [i.fate for i in world.state.iterations.values()] == ["landed", "conflict", "landed"]
     again = world.state.iterations[3].spec
     assert (again.task, again.attempt, again.carry) == ("b", 2, "b.1")
-    assert again.evidence == (
-        "Your work conflicts with what landed meanwhile, in: file-a. The merge is in progress.",
-    )
+    assert again.evidence == ("Your work conflicts with what landed meanwhile, in: file-a. The merge is in progress.",)
 
 
 def test_the_verdict_on_the_tip_is_not_the_evidence_against_an_entry() -> None:

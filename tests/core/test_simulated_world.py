@@ -5,18 +5,12 @@ The checks themselves are in `support.world`; here is what is drawn, and that th
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.world import Agent, Scenario, World, events, intended, policy, run, task
 
-from hew_loop.core import actions as ac
-from hew_loop.core import dispatcher
-from hew_loop.core import events as ev
-from hew_loop.core.policy import GateSettings, Scope
+from hew_loop.core.policy import GateSettings
 from hew_loop.core.task import Task
+from tests.support.world import Scenario, World, policy, task
 
 WORLDS = settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 

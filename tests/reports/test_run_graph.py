@@ -86,11 +86,23 @@ def hostile(text: str) -> Graph:
     return build(journal.add(ev.RunEnded(1)).state)
 
 
-NASTY = st.lists(
-    st.sampled_from(['"', "]", ")", "\n", "\\", "-->", "%%{init: {}}%%", "```", "<b>", "#quot;", "&lt;", "\x1b[31m", "end", "\u202e"])
-    | st.characters(exclude_categories=("Cs",)),
-    max_size=12,
-).map("".join)  # fmt: skip
+TRICKS = (
+    '"',
+    "]",
+    ")",
+    "\n",
+    "\\",
+    "-->",
+    "%%{init: {}}%%",
+    "```",
+    "<b>",
+    "#quot;",
+    "&lt;",
+    "\x1b[31m",
+    "end",
+    "\u202e",
+)
+NASTY = st.lists(st.sampled_from(TRICKS) | st.characters(exclude_categories=("Cs",)), max_size=12).map("".join)
 
 
 @given(NASTY)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from hew_loop.core import actions as ac
+from hew_loop.core import budget
+from hew_loop.core import events as ev
+from hew_loop.core.iteration import Usage
+from hew_loop.core.retry import Hold
+from hew_loop.core.state import RunState, Spend
+from hew_loop.core.transitions import begin
+from tests.support.world import BASE, RUN_ID, T0, Agent, intended, policy, run, task
+
+LATER = T0 + timedelta(hours=1)
+
+
+def state(spend: Spend | None = None, hold: Hold | None = None, **bounds: object) -> RunState:
+    start = ev.RunStarted(RUN_ID, BASE, policy(**bounds), "main", BASE, "fake", "store")
+    return replace(begin(ev.Stamped(1, T0, start)), spend=spend or Spend(), hold=hold)
+
+
+def test_without_budgets_nothing_is_exceeded() -> None:
+    assert budget.exceeded(state(Spend(Usage(10**9), 1e6)), LATER) is None
+
+
+@pytest.mark.parametrize(
+    ("spend", "bounds", "reason"),
+    [
+        (Spend(Usage(600, 300, 50, 50)), {"budget_tokens": 1000}, ("budget_tokens", "1,000 of 1,000 tokens")),
+        (Spend(Usage(999)), {"budget_tokens": 1000}, None),
+        (Spend(unknown_usage=2), {"budget_tokens": 100_000}, ("budget_tokens", "100,000 of 100,000 tokens")),
+        (Spend(cost_usd=2.0), {"budget_usd": 2.0}, ("budget_usd", "$2.00 of $2.00")),
+        (Spend(unknown_cost=3), {"budget_usd": 1.5}, ("budget_usd", "$1.50 of $1.50")),
+        (Spend(unknown_cost=3), {"budget_usd": 1.6}, None),
+        (Spend(), {"budget_wall_s": 3600.0}, ("budget_wall", "3600 s are over")),
+        (Spend(), {"budget_wall_s": 3601.0}, None),
+        (Spend(), {"max_iter": 0}, ("max_iter", "0 iterations")),
+    ],
+)
+def test_a_budget_is_used_up_when_it_is_reached(
+    spend: Spend, bounds: dict[str, object], reason: tuple[str, str] | None
+) -> None:
+    assert budget.exceeded(state(spend, **bounds), LATER) == reason
+
+
+def test_the_first_reason_in_the_order_of_precedence_is_named() -> None:
+    everything = {"budget_tokens": 1, "budget_usd": 0.1, "budget_wall_s": 1.0, "max_iter": 0}
+    spent = Spend(Usage(5), 5.0)
+    named: list[str] = []
+
+    while over := budget.exceeded(state(spent, **everything), LATER):
+        named.append(over[0])
+        del everything[{"budget_wall": "budget_wall_s"}.get(over[0], over[0])]
+
+    assert named == ["budget_tokens", "budget_usd", "budget_wall", "max_iter"]
+
+
+def test_a_limit_that_outlasts_the_wall_budget_stops_the_run() -> None:
+    limited = Hold(LATER + timedelta(hours=2), 0, "usage_limit")
+
+    assert budget.exceeded(state(hold=limited, budget_wall_s=7200.0), LATER) == ("all_limited", "usage_limit")
+    assert budget.exceeded(state(hold=limited, budget_wall_s=14_400.0), LATER) is None
+    assert budget.exceeded(state(hold=limited), LATER) is None
+
+
+def test_a_run_starts_nothing_more_once_its_tokens_are_spent() -> None:
+    tasks = [task(f"t{i}", minutes=i) for i in range(8)]
+
+    world = run(tasks, policy=policy(jobs=2, budget_tokens=300))
+
+    # 110 tokens each: two, two more while 220 were spent, and those that ran then end.
+    assert len(intended(world, ac.StartIteration)) == 4
+    assert world.state.spend.usage.total == 440
+    assert (world.state.stopping, world.state.exit_code) == ("budget_tokens", 4)
+
+
+def test_unknown_usage_counts_against_a_token_budget() -> None:
+    silent = Agent(usage=None)
+
+    world = run(
+        [task(t) for t in "abc"], script={t: [silent] for t in "abc"}, policy=policy(jobs=1, budget_tokens=60_000)
+    )
+
+    assert world.state.spend.unknown_usage == 2
+    assert (world.state.stopping, world.state.exit_code) == ("budget_tokens", 4)
