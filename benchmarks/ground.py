@@ -149,6 +149,8 @@ def _environment(top: Path) -> dict[str, str]:
         "XDG_CONFIG_HOME": str(top / "config"),
         "XDG_CACHE_HOME": str(top / "cache"),
         "HEW_WORKTREE_ROOT": str(top / "worktrees"),
+        # The tree in which these benchmarks lie, whatever is installed.
+        "PYTHONPATH": str(Path(__file__).parents[1]),
         # As after an installation: compiled once, by the first call in `ground`.
         "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / f"hew-loop-bench-pycache-{os.getuid()}"),
     }

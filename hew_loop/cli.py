@@ -136,7 +136,7 @@ def _explain(error: BaseException, args: list[str]) -> int:
         case _:
             crash = importlib.import_module("hew_loop.crash")
             where = crash.write_report(error, args)
-            _say(crash.masked(f"loop: this is a bug: {type(error).__name__}: {error}", os.environ))
+            _say(crash.without_secrets(f"loop: this is a bug: {type(error).__name__}: {error}"))
             _say(f"  The details are in {where}; please report it with that file.")
             return EXIT_BUG
 

@@ -25,13 +25,13 @@ from hew_loop.core.policy import (
     VerifySettings,
     WorktreeSettings,
 )
+from hew_loop.core.secrets import is_secret_name
 from hew_loop.errors import UsageError
 
 __all__ = ["ConfigFile", "Settings", "Sourced", "load", "masked", "nearest", "parse_bytes", "parse_duration", "shown"]
 
 PROJECT_FILE = ".hew.toml"
 LayerName = Literal["default", "user", "project", "HEW_CONFIG", "environment", "command line"]
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def masked(key: str, value: Any) -> Any:
     """`value`, unless it is a variable for the worktrees that is named like a secret."""
-    is_secret = key.startswith("worktree.env.") and _SECRET_NAME.search(key) is not None
+    is_secret = key.startswith("worktree.env.") and is_secret_name(key.removeprefix("worktree.env."))
     return "********" if is_secret else value
 
 

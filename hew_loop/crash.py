@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shlex
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,16 +14,16 @@ from pathlib import Path
 from platformdirs import user_state_path
 
 from hew_loop import __version__
+from hew_loop.core.secrets import masked, secret_values
 
 _PACKAGES = ("anyio", "click", "gitpython", "platformdirs", "pydantic", "rich")
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 
 
 def write_report(error: BaseException, args: Sequence[str]) -> str:
     """Write `crash-<time>-<pid>.txt` to the user's state directory; returns its path, or why there is none."""
     now = datetime.now(UTC)
     path = user_state_path("hew-loop") / f"crash-{now:%Y%m%dT%H%M%SZ}-{os.getpid()}.txt"
-    text = masked(_report(error, args, now), os.environ)
+    text = without_secrets(_report(error, args, now))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
@@ -34,12 +33,9 @@ def write_report(error: BaseException, args: Sequence[str]) -> str:
     return str(path)
 
 
-def masked(text: str, env: Mapping[str, str]) -> str:
+def without_secrets(text: str) -> str:
     """`text` without the values of variables that are named like secrets."""
-    secrets = {value for name, value in env.items() if _SECRET_NAME.search(name) and len(value) >= 8}
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "********")
-    return text
+    return masked(text, secret_values(os.environ))
 
 
 def _report(error: BaseException, args: Sequence[str], now: datetime) -> str:

@@ -50,6 +50,8 @@ class Job:
     """From the stop signal to SIGKILL."""
     final_grace_s: float = 30.0
     """From `is_final` to the stop signal."""
+    mask: Callable[[], Mask] | None = None
+    """Makes the filter that each output stream goes through before anybody sees it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,14 @@ class Child(Protocol):
     def close(self) -> None: ...
 
 
+class Mask(Protocol):
+    """Keeps something out of a stream of bytes that comes in pieces."""
+
+    def feed(self, data: bytes) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Hooks:
     on_stdout: Callable[[bytes], None] | None
@@ -121,6 +131,7 @@ class Streaming:
         self._ended = anyio.Event()
         self._all_read = anyio.Event()
         self._open_pipes = {child.stdout, child.stderr}
+        self._masks = {fd: job.mask() for fd in self._open_pipes} if job.mask else {}
         self._changed = anyio.Event()
         self._timeout_at = anyio.current_time() + job.timeout_s
         self._output_at = self._progress_at = anyio.current_time()
@@ -188,6 +199,8 @@ class Streaming:
         with anyio.move_on_after(LINGER_S):
             await self._all_read.wait()
         self._read_what_is_there()
+        for fd, mask in self._masks.items():
+            self._pass_on(fd, mask.flush())
 
     async def _kill_all(self) -> None:
         own = anyio.CapacityLimiter(1)  # not to queue behind forty other things that run in threads
@@ -236,12 +249,15 @@ class Streaming:
                 self._take(fd, data)
 
     def _take(self, fd: int, data: bytes) -> None:
-        is_stdout = fd == self._child.stdout
-        self._output.take(data, is_stdout=is_stdout)
         self._output_at = anyio.current_time()
         if self._hooks.is_progress is None:
             self._progress_at = self._output_at
-        if not is_stdout or self.broken is not None:
+        self._pass_on(fd, self._masks[fd].feed(data) if self._masks else data)
+
+    def _pass_on(self, fd: int, data: bytes) -> None:
+        is_stdout = fd == self._child.stdout
+        self._output.take(data, is_stdout=is_stdout)
+        if not data or not is_stdout or self.broken is not None:
             return
         try:
             self._tell(data)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import anyio
 
+from hew_loop import config
 from hew_loop.config import nearest
 from hew_loop.core import events as ev
 from hew_loop.core.policy import Policy
-from hew_loop.core.state import RunState
+from hew_loop.core.secrets import is_secret_name, without_secrets
+from hew_loop.core.startable import unfinished
+from hew_loop.core.state import FINAL, RunState
 from hew_loop.core.transitions import apply, begin, replay
 from hew_loop.engine import journal as journals
-from hew_loop.engine import opening, recovery, run_folder
+from hew_loop.engine import opening, recovery, run_folder, strays
 from hew_loop.engine.context import KEEP, RunContext, run_environment, utc_now
 from hew_loop.engine.gate import GateCache
 from hew_loop.engine.journal import Journal
@@ -33,7 +38,7 @@ from hew_loop.process import Guard
 from hew_loop.repo.git import Git
 from hew_loop.repo.worktrees import Pool
 from hew_loop.runtimes.base import AgentRequest, Runtime
-from hew_loop.runtimes.claude import ClaudeRuntime
+from hew_loop.runtimes.claude import RECORDED_VERSIONS, ClaudeRuntime, Version
 from hew_loop.runtimes.command import CommandRuntime
 from hew_loop.trackers.base import Tracker
 from hew_loop.trackers.beads_store import BeadsStore
@@ -66,6 +71,16 @@ def make_runtimes(policy: Policy) -> dict[str, Runtime]:
     return runtimes
 
 
+def agent_program(runtime: Runtime, worktree: Path) -> str:
+    """What it starts: a name to be found on PATH, or a path."""
+    return runtime.invocation(AgentRequest("probe", "", worktree / "prompt.md", worktree, None)).argv[0]
+
+
+def recorded_versions(runtime: Runtime) -> tuple[Version, Version] | None:
+    """The oldest and the newest version whose output its adapter was built on; None for a command of the user's."""
+    return RECORDED_VERSIONS if isinstance(runtime, ClaudeRuntime) else None
+
+
 def check_runtime(policy: Policy, worktree: Path) -> None:
     """Raises UsageError for a name that nobody knows, AgentUnavailable for a program that is not there."""
     runtimes = make_runtimes(policy)
@@ -76,7 +91,7 @@ def check_runtime(policy: Policy, worktree: Path) -> None:
             f"there is no runtime {policy.runtime!r} (known: {known})",
             hint=f"did you mean {nearest(policy.runtime, runtimes)}? Others are [runtime.NAME] tables of .hew.toml",
         )
-    program = runtime.invocation(AgentRequest("probe", "", worktree / "prompt.md", worktree, None)).argv[0]
+    program = agent_program(runtime, worktree)
     # A relative path with a slash is relative to a worktree that is not there yet.
     if ("/" not in program or program.startswith("/")) and shutil.which(program) is None:
         raise AgentUnavailable(
@@ -95,6 +110,10 @@ class Session:
     env: Mapping[str, str]
     """The user's environment: what agents get, and where the worktrees are."""
 
+    @cached_property
+    def pool(self) -> Pool:
+        return Pool(self.git, Pool.default_root(self.git, self.env))
+
     def context(self, folder: RunFolder, policy: Policy, base: str) -> RunContext:
         env = run_environment(
             run_id=folder.run_id,
@@ -103,15 +122,14 @@ class Session:
             settings=dict(self.git.identity_env()),
             base=self.env,
         )
-        pool = Pool(self.git, Pool.default_root(self.git, self.env))
         tripwire = Tripwire(self.git, KEEP)
-        worker = Worker(self.git, pool, make_runtimes(policy), folder, policy, env, tripwire, KEEP)
+        worker = Worker(self.git, self.pool, make_runtimes(policy), folder, policy, env, tripwire, KEEP)
         primer = self.git.read_file_at(base, PRIMER)
         return RunContext(
             run_id=folder.run_id,
             policy=policy,
             git=self.git,
-            pool=pool,
+            pool=self.pool,
             tracker=self.tracker,
             executor=LocalExecutor(worker),
             folder=folder,
@@ -141,18 +159,25 @@ def start(
 ) -> RunState:
     """A whole run: settle dead ones first, open, drive, close. Raises HewError for what ends it before its time."""
     tracker = embedded_tracker(git, env)
-    where = opening.ground(git, policy, base=base)
-    policy = opening.detected(git, policy, where.base)
+    opening.ground(git, policy, base=base)
     check_runtime(policy, git.root)
     check_scope(tracker, policy)
     run_id = run_id or run_folder.new_run_id(utc_now())
     with session(git, run_id, tracker, env) as held:
         for dead in dead_runs(git):
-            settled(_carry_on(held, dead, settle=True, onto=None, observers=lambda _: ()))
-        where = opening.ground(git, policy, base=base)  # settling may have delivered
+            settled(_carry_on(held, dead, settle=True, onto=None, observers=observers))
+        told = strays.gather(git, held.pool, tracker, but=run_id)
+        where = opening.ground(git, policy, base=base)  # only now: settling may have delivered
+        policy = opening.detected(git, policy, where.base)
         folder = run_folder.create(git.root, run_id)
         started = opening.open_run(
-            git, folder, policy=policy, where=where, tracker=tracker.kind, store=tracker.store, pid=os.getpid()
+            git,
+            folder,
+            policy=without_secrets(policy),
+            where=where,
+            tracker=tracker.kind,
+            store=tracker.store,
+            pid=os.getpid(),
         )
         with Journal(folder.journal, seq=0, clock=utc_now) as journal:
             stamped = journal.append(started)
@@ -163,6 +188,7 @@ def start(
             for listener in listeners:
                 listener(stamped, state, state)
             context = held.context(folder, policy, where.base)
+            state = _tell(journal, state, listeners, [ev.Noticed(text) for text in told])
             return _drive(git, Loop(context, journal, state, listeners))
 
 
@@ -171,6 +197,8 @@ def resume(git: Git, run: str | None, *, observers: MakeObservers) -> RunState:
     tracker = embedded_tracker(git)
     folder = run_folder.find(git.root, run) if run else _newest_dead(git)
     with session(git, folder.run_id, tracker) as held:
+        if folder == run_folder.runs(git.root)[-1]:
+            run_folder.point_latest(folder)  # it may have died before it was pointed at
         if replay(journals.read(folder.journal).events).ended:
             raise UsageError(f"{folder.run_id} has ended", hint=f"see: loop summary {folder.run_id}")
         return _carry_on(held, folder, settle=False, onto=None, observers=observers)
@@ -193,17 +221,28 @@ def deliver(git: Git, run: str, *, onto: str | None, observers: MakeObservers) -
 
 
 def dead_runs(git: Git) -> tuple[RunFolder, ...]:
-    """Runs that never ended, oldest first. Call it under the run lock: then they are dead."""
+    """Runs to be settled, oldest first: those that never ended, and those that ended before the tracker could be told
+    what became of their tasks. Call it under the run lock: then they are dead."""
     found: list[RunFolder] = []
     for folder in run_folder.runs(git.root):
-        if (folder.path / "manifest.json").exists():
-            continue  # written with the last event
+        if _is_told(folder):
+            continue
         try:
-            if not replay(journals.read(folder.journal).events).ended:
-                found.append(folder)
+            state = replay(journals.read(folder.journal).events)
         except HewError:
             continue  # doctor names it: a run that died before its first event left nothing to settle
+        if not state.ended or (unfinished(state) and state.stopping != "stuck"):
+            found.append(folder)
     return tuple(found)
+
+
+def _is_told(folder: RunFolder) -> bool:
+    """The manifest is written with the last event: cheaper to read than a journal."""
+    try:
+        tasks = json.loads((folder.path / "manifest.json").read_bytes())["tasks"].values()
+        return all(task["phase"] in FINAL for task in tasks)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def check_scope(tracker: Tracker, policy: Policy) -> None:
@@ -237,20 +276,35 @@ def _carry_on(
     """Recover, then drive to the end again: with `settle`, without starting anything."""
     text = journals.read(folder.journal)
     state = replay(text.events)
-    context = held.context(folder, state.policy, state.start.base)
+    context = held.context(folder, _with_secrets(held, state.policy), state.start.base)
     folder.stop_file.unlink(missing_ok=True)
+    (folder.path / "manifest.json").unlink(missing_ok=True)  # it stands for a run that has ended
     files = RunFiles(folder)
     listeners: tuple[Observer, ...] = (files, *observers(folder))
     with Journal.reopen(folder.journal, text, clock=utc_now) as journal:
+        told = strays.gather(held.git, held.pool, held.tracker, but=folder.run_id)
         found = recovery.recover(context, state)
         resumed = ev.Resumed(settle=settle, onto=onto, pid=os.getpid(), cut_bytes=text.torn_bytes)
-        for event in (*found, resumed):
-            stamped = journal.append(event)
-            before, state = state, apply(state, stamped)
-            for listener in listeners:
-                listener(stamped, before, state)
+        state = _tell(journal, state, listeners, [*found, resumed, *(ev.Noticed(text) for text in told)])
         files.write_all(state)
         return _drive(held.git, Loop(context, journal, state, listeners))
+
+
+def _with_secrets(held: Session, policy: Policy) -> Policy:
+    """The journal holds no secret, so a run that is carried on reads `worktree.env` from the configuration again."""
+    if not any(is_secret_name(name) for name, _ in policy.worktree.env):
+        return policy
+    now = config.load(held.git.root, held.env).policy().worktree
+    return replace(policy, worktree=replace(policy.worktree, env=now.env))
+
+
+def _tell(journal: Journal, state: RunState, listeners: Sequence[Observer], events: Sequence[ev.Event]) -> RunState:
+    for event in events:
+        stamped = journal.append(event)
+        before, state = state, apply(state, stamped)
+        for listener in listeners:
+            listener(stamped, before, state)
+    return state
 
 
 def _drive(git: Git, loop: Loop) -> RunState:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Literal
 
@@ -20,6 +21,8 @@ from hew_loop.engine.loop import Observer
 from hew_loop.engine.run_folder import RunFolder
 from hew_loop.reports.lines import line
 from hew_loop.reports.live import render
+from hew_loop.reports.summary import summarise
+from hew_loop.reports.summary_text import to_text
 
 Form = Literal["live", "lines", "json", "quiet"]
 
@@ -42,16 +45,17 @@ class Progress(AbstractContextManager["Progress"]):
         self._view = LiveView() if form == "live" else None
 
     def observers(self, folder: RunFolder) -> Sequence[Observer]:
+        keep = partial(_keep_summary, folder)
         match self._form:
             case "json":
-                return (_json_line,)
+                return (keep, _json_line)
             case "lines":
-                return (_line,)
+                return (keep, _line)
             case "live" if self._view is not None:
                 self._view.folder = folder
-                return (self._view,)
+                return (keep, self._view)
             case _:
-                return ()
+                return (keep,)
 
     def __enter__(self) -> Progress:
         (self._view or nullcontext()).__enter__()
@@ -108,6 +112,15 @@ class LiveView(AbstractContextManager["LiveView"]):
                 continue
             times[number] = datetime.fromtimestamp(log.st_mtime, UTC)
         return times
+
+
+def _keep_summary(folder: RunFolder, stamped: ev.Stamped, before: RunState, state: RunState) -> None:
+    """`summary.md`: what `loop summary` says, for whoever looks into the folder."""
+    if not isinstance(stamped.event, ev.RunEnded):
+        return
+    text = to_text(summarise(state, now=stamped.at), width=100)
+    with suppress(OSError):  # the journal holds everything that it says
+        (folder.path / "summary.md").write_text(f"# {state.run_id}\n\n```text\n{text}```\n", encoding="utf-8")
 
 
 def _line(stamped: ev.Stamped, before: RunState, state: RunState) -> None:

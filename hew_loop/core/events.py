@@ -180,10 +180,12 @@ class Landed:
 
 @dataclass(frozen=True, slots=True)
 class LandRefused:
-    """The integration ref was not where it was expected; `tip` is where it is."""
+    """The integration ref was not where it was expected; `tip` is where it is now."""
 
     n: int
     tip: str
+    found: str | None = None
+    """Where somebody else had put it; empty: it was deleted. It has been put back to `tip`."""
     type: Literal["land_refused"] = "land_refused"
 
 

@@ -20,6 +20,11 @@ def slug(task_id: str) -> str:
     return f"{rest}-{hashlib.sha256(task_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
+def one_line(text: str) -> str:
+    """An id or a title for a commit message: it can neither hold a NUL, which git refuses, nor add a trailer."""
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+", " ", text).strip()
+
+
 def branch_name(run_id: str, task_id: str, attempt: int) -> str:
     return f"loop/{run_id}/{slug(task_id)}.{attempt}"
 

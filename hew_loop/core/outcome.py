@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hew_loop.core.names import branch_name
-from hew_loop.core.state import RunState, TaskRecord
+from hew_loop.core.state import FINAL, RunState, TaskRecord
 from hew_loop.errors import (
     EXIT_BUG,
     EXIT_FAILED,
@@ -27,7 +27,9 @@ def failed_something(state: RunState) -> bool:
 
 
 def exit_code(state: RunState) -> int:
-    """The table of product.md §3."""
+    """The table of product.md §3. What the tracker could not be told outweighs why the run stopped, but for a cancel."""
+    if state.stopping not in ("cancelled", "stuck") and any(r.phase not in FINAL for r in state.records.values()):
+        return EXIT_UNAVAILABLE
     match state.stopping:
         case "cancelled":
             by = state.stop_request.by if state.stop_request else ""

@@ -73,6 +73,9 @@ def evidence_of(result: IterationResult, branch: str) -> str:
         case "stalled":
             return "The last attempt was ended because it printed nothing for too long." + left
         case "foreign_work":
-            return "The last attempt merged another task's unlanded work. Work on your own task only." + left
+            return (
+                f"The last attempt was refused: {result.message}. Work on top of the commit that you start from, on "
+                "your own task only: merge no other branch, and do not amend or rebase what you find." + left
+            )
         case _:
             return f"The last attempt failed ({result.failure}).{said}{left}"

@@ -104,7 +104,8 @@ def apply(state: RunState, stamped: ev.Stamped) -> RunState:
         case ev.IntegrationFailed():
             return _gate_broken(_abandon(state, action), event.message)
         case ev.LandRefused():
-            return replace(state, queue=replace(state.queue, tip=event.tip, chain=None))
+            refused = replace(state, queue=replace(state.queue, tip=event.tip, chain=None))
+            return refused if event.found is None else _note(refused, _moved_by_others(event.found))
         case _:
             return _late(state, action, event)
 
@@ -153,6 +154,9 @@ def _resume(state: RunState, event: ev.Resumed) -> RunState:
     reason = (state.stopping or "cancelled") if event.settle else None
     detail = (state.stop_detail or "it died, and was settled later") if event.settle else ""
     refused = state.delivery is not None and state.delivery.state == "refused"
+    if event.cut_bytes:
+        torn = f"the last line of the journal was torn, and has been cut off ({event.cut_bytes} bytes)"
+        state = _note(state, torn)
     return replace(
         state,
         settle=event.settle,
@@ -362,7 +366,7 @@ def _gate(state: RunState, action: Action | None, event: ev.GateEnded) -> RunSta
 
 def _last_gate(state: RunState, number: int) -> GateFacts:
     """The newest run over a tree with this entry: what the tip printed, where the gate works, is not its fault."""
-    return next(g for g in reversed(state.gates.values()) if g.purpose != "tip" and number in g.entries)
+    return next(g for g in reversed(tuple(state.gates.values())) if g.purpose != "tip" and number in g.entries)
 
 
 def _gate_broken(state: RunState, reason: str) -> RunState:
@@ -420,6 +424,11 @@ def _tracker_write(state: RunState, action: Action | None, event: ev.Event) -> R
 
 def _wrote(state: RunState, task_id: str) -> RunState:
     return replace(state, last_write_at=state.now, written={**state.written, task_id: state.now})
+
+
+def _moved_by_others(found: str) -> str:
+    what = f"was moved to {found[:12]}" if found else "was deleted"
+    return f"the private integration ref {what} by something else than this run, and has been put back"
 
 
 def _note(state: RunState, text: str, iterations: tuple[int, ...] = ()) -> RunState:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hew_loop import process
 from hew_loop.core.policy import Command, Kind, PlannedCommand, WorktreeSettings
+from hew_loop.core.secrets import StreamMask, secret_values
 from hew_loop.core.verdict import (
     CommandEnd,
     GateVerdict,
@@ -142,6 +144,7 @@ async def _run_one(
             mark=mark,
             timeout_s=timeout_s,
             max_log_bytes=MAX_LOG_BYTES,
+            mask=partial(StreamMask, secret_values(env)),
         ),
         stop=stop,
     )

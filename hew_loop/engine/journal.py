@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError
 
 from hew_loop.core.events import SCHEMA_VERSION, Event, RunStarted, Stamped, from_line, to_line
 from hew_loop.errors import HewError
@@ -128,7 +127,7 @@ def _as_line(stamped: Stamped) -> tuple[Stamped, bytes]:
     """The line, and the event as it will be read back: a file name that is no UTF-8 is kept with its odd bytes lost."""
     try:
         return stamped, to_line(stamped)
-    except PydanticSerializationError:
+    except ValueError:
         text = json.dumps(asdict(stamped), ensure_ascii=False, default=str)
         line = text.encode("utf-8", "replace") + b"\n"
         return from_line(line), line

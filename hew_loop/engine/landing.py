@@ -10,7 +10,7 @@ from pathlib import Path
 from hew_loop.core import actions as ac
 from hew_loop.core import events as ev
 from hew_loop.core.actions import LAUNCH, ChainEntry
-from hew_loop.core.names import branch_name, candidate_ref, integration_ref
+from hew_loop.core.names import branch_name, candidate_ref, integration_ref, one_line, salvage_ref
 from hew_loop.core.state import RunState
 from hew_loop.engine import verify as end_of_run
 from hew_loop.engine import worktree_setup
@@ -18,7 +18,7 @@ from hew_loop.engine.context import KEEP, RunContext
 from hew_loop.engine.gate import GateRun, command_text, gate_digest, run_commands
 from hew_loop.engine.tracking import withdrawn
 from hew_loop.engine.worker import SETUP_TIMEOUT_S, in_thread
-from hew_loop.errors import HewError, RepoError
+from hew_loop.errors import HewError
 from hew_loop.repo.delivery import Delivered, LaunchMoved, Refused
 from hew_loop.repo.delivery import deliver as fast_forward
 from hew_loop.repo.merge import Conflict, CouldNotMerge, Merged, merge
@@ -72,9 +72,10 @@ def _merge_message(state: RunState, entry: ChainEntry) -> str:
     if entry.number == LAUNCH:
         return f"Merge {state.start.launch_branch} as it was when {state.run_id} ended\n\nRun: {state.run_id}\n"
     task = state.backlog.tasks.get(entry.task)
-    title = " ".join(task.title.split())[:60] if task else ""
+    title = one_line(task.title)[:60] if task else ""
     attempt = state.iterations[entry.number].spec.attempt
-    return f"Land {entry.task}: {title}\n\nTask: {entry.task}\nRun: {state.run_id}\nAttempt: {attempt}\n"
+    name = one_line(entry.task)
+    return f"Land {name}: {title}\n\nTask: {name}\nRun: {state.run_id}\nAttempt: {attempt}\n"
 
 
 async def run_gate(context: RunContext, state: RunState, n: int, action: ac.RunGate) -> ev.Event:
@@ -82,9 +83,10 @@ async def run_gate(context: RunContext, state: RunState, n: int, action: ac.RunG
     settings = context.policy.gate
     tree = action.tree or await in_thread(context.git.tree_id, action.commit)
     digest = await in_thread(partial(gate_digest, settings.commands, env=context.env, worktree=context.policy.worktree))
-    if not action.fresh and (kept := await in_thread(context.cache.get, tree, digest)):
-        if action.purpose != "base" or kept.verdict != "failed":
-            return ev.GateEnded(n, kept.verdict, "the same tree was gated before", cached=True, tests=kept.tests)
+    kept = None if action.fresh else await in_thread(context.cache.get, tree, digest)
+    # A red base may have been mended outside of the tree since; asking again costs one run.
+    if kept is not None and (action.purpose != "base" or kept.verdict != "failed"):
+        return ev.GateEnded(n, kept.verdict, "the same tree was gated before", cached=True, tests=kept.tests)
     log = context.folder.gate_log(action.number)
     prepared = await _prepare(context, action.commit, log, mark=context.mark(f"gate-{action.number}"))
     if isinstance(prepared, str):
@@ -110,18 +112,24 @@ async def land(context: RunContext, state: RunState, n: int, action: ac.Land) ->
     ref = integration_ref(context.run_id)
 
     def move() -> ev.Event:
-        try:
-            moved = context.git.update_ref(ref, action.new, old=action.old)
-        except RepoError:
-            moved = False
+        moved = context.git.update_ref(ref, action.new, old=action.old)
         there = context.git.commit_id(ref)
         if not moved and there != action.new:
-            return ev.LandRefused(n, there or action.old)
+            _put_back(context, n, there, action.old)
+            return ev.LandRefused(n, action.old, found=there or "")
         for task in {state.iterations[e].spec.task for e in action.entries if e != LAUNCH}:
             _drop_branches(context, state, task, action.new)
         return ev.Landed(n)
 
     return await in_thread(move)
+
+
+def _put_back(context: RunContext, n: int, there: str | None, tip: str) -> None:
+    """The ref is ours alone, and only gated work lands: what an agent put there is kept, and does not count."""
+    ref = integration_ref(context.run_id)
+    if there is not None and not context.git.is_ancestor(there, tip):
+        context.git.update_ref(salvage_ref(context.run_id, "integration", n), there, old=None)
+    context.git.update_ref(ref, tip, old=there)
 
 
 def _drop_branches(context: RunContext, state: RunState, task: str, tip: str) -> None:

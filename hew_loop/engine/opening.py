@@ -17,6 +17,9 @@ from hew_loop.engine.run_folder import RunFolder, runs
 from hew_loop.errors import RepoError, UsageError
 from hew_loop.repo.git import Git
 
+NOT_CARRIED = ("foreign_work", "lost", "cancelled")
+"""Failure classes of attempts whose branch is kept, but not built upon."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ground:
@@ -95,7 +98,7 @@ def open_run(
         tracker=tracker,
         store=store,
         held=held(git, folder.path.parent.parent.parent, where.base),
-        carries=carries(git, where.base),
+        carries=carries(git, folder.path.parent.parent.parent, where.base),
         dirty=tuple(p.path for p in git.dirty_paths(git.launch_root, exclude=KEEP))[:100],
         version=__version__,
         pid=pid,
@@ -106,7 +109,7 @@ def held(git: Git, root: Path, base: str) -> tuple[tuple[str, str], ...]:
     """(task, run id) of what landed in earlier runs and is not in this base (P2)."""
     found: dict[str, str] = {}
     for folder in runs(root):
-        facts = _run_json(folder)
+        facts = _json(folder.path / "run.json")
         landed = cast("dict[str, Any]", facts.get("landed") or {})
         tip = facts.get("integration_commit")
         if not landed or not isinstance(tip, str):
@@ -121,21 +124,32 @@ def held(git: Git, root: Path, base: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(found.items()))
 
 
-def carries(git: Git, base: str) -> tuple[tuple[str, str], ...]:
-    """(task slug, commit): the newest unlanded head of each task that earlier runs left on a branch."""
+def carries(git: Git, root: Path, base: str) -> tuple[tuple[str, str], ...]:
+    """(task slug, commit): the newest unlanded head of each task that earlier runs left on a branch.
+
+    Not what was refused as another's work or as a rewritten history: it would land behind the back of that refusal.
+    Nor what was cut off in the middle: on top of half a change the same agent finds nothing left to do (`no_diff`).
+    """
     unlanded = git.refs("refs/heads/loop/")
     landed = git.refs_merged_into(base, "refs/heads/loop/") if unlanded else {}
+    holders = {ref.split("/")[3] for ref in unlanded}
+    refused = {run.run_id: _refused_heads(run) for run in runs(root) if run.run_id in holders} if unlanded else {}
     newest: dict[str, tuple[tuple[str, int], str]] = {}
     for ref, commit in unlanded.items():
         _, _, rest = ref.partition("refs/heads/loop/")
         run_id, _, name = rest.partition("/")
         task, _, attempt = name.rpartition(".")
-        if ref in landed or not task or not attempt.isdigit():
+        if ref in landed or not task or not attempt.isdigit() or commit in refused.get(run_id, ()):
             continue
         key = (run_id, int(attempt))
         if task not in newest or key > newest[task][0]:
             newest[task] = (key, commit)
     return tuple(sorted((task, commit) for task, (_, commit) in newest.items()))
+
+
+def _refused_heads(folder: RunFolder) -> frozenset[str]:
+    facts = (_json(path) for path in folder.path.glob("iter-*.json"))
+    return frozenset(str(f.get("head_commit")) for f in facts if f.get("failure_class") in NOT_CARRIED)
 
 
 def close_refs(git: Git, *, run_id: str, tip: str, base: str, merged: bool) -> None:
@@ -155,9 +169,9 @@ def _contains(git: Git, commit: str, ancestor: str) -> bool:
     return git.commit_id(ancestor) is not None and git.is_ancestor(ancestor, commit)
 
 
-def _run_json(folder: RunFolder) -> dict[str, Any]:
+def _json(path: Path) -> dict[str, Any]:
     try:
-        facts: object = json.loads((folder.path / "run.json").read_bytes())
+        facts: object = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return cast("dict[str, Any]", facts) if isinstance(facts, dict) else {}

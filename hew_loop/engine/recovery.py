@@ -6,7 +6,7 @@ from hew_loop import process
 from hew_loop.core import actions as ac
 from hew_loop.core import events as ev
 from hew_loop.core.iteration import IterationResult, IterationSpec
-from hew_loop.core.names import integration_ref, salvage_ref
+from hew_loop.core.names import integration_ref, one_line, salvage_ref
 from hew_loop.core.recovery import Found, looks, settled
 from hew_loop.core.state import RunState
 from hew_loop.engine.context import RunContext
@@ -73,7 +73,7 @@ def _salvage(context: RunContext, spec: IterationSpec) -> IterationResult:
         left = context.pool.collect(
             Worktree(name, pooled.path, pooled.git_dir),
             branch=spec.branch,
-            message=f"{spec.task}: what a lost attempt left\n\nTask: {spec.task}\nRun: {spec.run_id}\n"
+            message=f"{one_line(spec.task)}: what a lost attempt left\n\nTask: {one_line(spec.task)}\nRun: {spec.run_id}\n"
             f"Attempt: {spec.attempt}\n",
             salvage_ref=salvage_ref(spec.run_id, spec.task, spec.attempt),
             start=spec.base,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
+from hew_loop.errors import RepoError
 from hew_loop.repo.git import Git
 
 
@@ -15,24 +17,46 @@ class Tripwire:
         self._git = git
         self._keep = tuple(keep)
         self._lock = threading.Lock()
+        self._running: set[int] = set()
         self._seen = self._look()
 
-    def changes(self) -> tuple[str, ...]:
-        """Sentences about what changed since the last call; empty almost always."""
+    def began(self, iteration: int) -> None:
+        """From now on a change may be its work."""
+        with self._lock:
+            self._running.add(iteration)
+
+    def ended(self, iteration: int) -> tuple[str, ...]:
+        """Sentences about what changed since the last look, with all iterations that ran; empty almost always."""
         with self._lock:
             before, self._seen = self._seen, self._look()
             after = self._seen
+            numbers = ", ".join(map(str, sorted({*self._running, iteration})))
+            self._running.discard(iteration)
+        ran = f"while iteration {numbers} ran" if numbers.isdigit() else f"while the iterations {numbers} ran"
         told: list[str] = []
-        if new := [p for p in after[0] if p not in before[0]]:
-            names = ", ".join(sorted(new)[:10])
-            told.append(f"the main checkout changed while this iteration ran: {names}")
+        if changed := {path for path, _ in before[0] ^ after[0]}:
+            names = ", ".join(sorted(changed)[:10])
+            told.append(f"the main checkout changed {ran}: {names}")
         if before[1] != after[1]:
-            told.append(f"HEAD of the main checkout moved while this iteration ran: {before[1]} to {after[1]}")
+            told.append(f"HEAD of the main checkout moved {ran}: {before[1]} to {after[1]}")
         if before[2] != after[2]:
-            told.append("the shared git configuration or hooks changed while this iteration ran")
+            told.append(f"the shared git configuration or hooks changed {ran}")
         return tuple(told)
 
-    def _look(self) -> tuple[frozenset[str], str, str]:
-        dirty = frozenset(p.path for p in self._git.dirty_paths(self._git.launch_root, exclude=self._keep))
-        head = self._git.head()
-        return dirty, f"{head.branch or 'detached'}@{(head.commit or 'unborn')[:12]}", self._git.shared_state()
+    def _look(self) -> tuple[frozenset[tuple[str, str]], str, str]:
+        top = self._git.launch_root
+        try:
+            dirty = frozenset((p.path, _stamp(top / p.path)) for p in self._git.dirty_paths(top, exclude=self._keep))
+            head = self._git.head()
+            at = f"{head.branch or 'detached'}@{(head.commit or 'unborn')[:12]}"
+        except RepoError as error:
+            dirty, at = frozenset[tuple[str, str]](), f"unreadable ({error.message})"
+        return dirty, at, self._git.shared_state()
+
+
+def _stamp(path: Path) -> str:
+    try:
+        info = path.lstat()
+    except OSError:
+        return ""
+    return f"{info.st_mtime_ns}/{info.st_size}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +17,14 @@ import anyio.to_thread
 from hew_loop import process
 from hew_loop.core.agent_answer import AgentAnswer, parse_answer
 from hew_loop.core.iteration import AgentReport, FailureClass, IterationResult, IterationSpec, Outcome
-from hew_loop.core.names import salvage_ref, slug
+from hew_loop.core.names import one_line, salvage_ref, slug
 from hew_loop.core.policy import Policy
 from hew_loop.core.prompt import Prompt, build_prompt
+from hew_loop.core.secrets import StreamMask, secret_values
 from hew_loop.engine import worktree_setup
 from hew_loop.engine.run_folder import RunFolder
 from hew_loop.engine.tripwire import Tripwire
-from hew_loop.errors import HewError
+from hew_loop.errors import HewError, UsageError
 from hew_loop.executors.base import WorkOrder
 from hew_loop.repo.git import Git
 from hew_loop.repo.worktrees import Collected, Pool, Worktree
@@ -54,10 +56,12 @@ class Worker:
         spec = order.spec
         folder = self.folder.iteration(spec.number)
         name = f"w{spec.slot}"
+        self.tripwire.began(spec.number)
         try:
             await in_thread(partial(folder.mkdir, exist_ok=True, parents=True))
             worktree, start, conflicts = await self._prepare(name, spec)
         except (HewError, OSError) as error:
+            await in_thread(self.pool.drop_lease, name)
             return IterationResult("failed", "worktree_broken", str(error), start=spec.base)
         ready = await self._set_up(worktree, spec, folder, stop)
         if ready:
@@ -68,7 +72,8 @@ class Worker:
         try:
             return await self._judge(worktree, spec, start=start, report=report, ended=ended, prompt=prompt)
         except (HewError, OSError) as error:
-            return IterationResult("failed", "worktree_broken", str(error), start=start, usage=report.usage)
+            kept = await in_thread(self._set_aside, worktree, folder)
+            return IterationResult("failed", "worktree_broken", f"{error}; {kept}", start=start, usage=report.usage)
         finally:
             await in_thread(self.pool.drop_lease, name)
 
@@ -79,16 +84,26 @@ class Worker:
             self.pool.write_lease(name, _lease(spec))
             settings = self.policy.worktree
             worktree = self.pool.prepare(name, spec.base, branch=spec.branch, pristine=settings.pristine)
-            if settings.copy or settings.link:
-                self.pool.link_and_copy(worktree, copy=settings.copy, link=settings.link)
-            if spec.carry is None or self.git.is_ancestor(spec.carry, spec.base):
-                return worktree, spec.base, ()
-            conflicts = self.pool.start_merge(worktree, spec.carry, keep=self.keep)
-            if conflicts:
-                return worktree, spec.base, conflicts
-            return worktree, self.git.commit_id(f"refs/heads/{spec.branch}") or spec.base, ()
+            try:
+                if settings.copy or settings.link:
+                    self.pool.link_and_copy(worktree, copy=settings.copy, link=settings.link)
+                start, conflicts = self._carry(worktree, spec)
+            except (HewError, OSError):
+                self.pool.detach(worktree)
+                self.git.delete_ref(f"refs/heads/{spec.branch}", old=spec.base)
+                raise
+            return worktree, start, conflicts
 
         return await in_thread(prepare)
+
+    def _carry(self, worktree: Worktree, spec: IterationSpec) -> tuple[str, tuple[str, ...]]:
+        """Merge what the task has already on top: the commit to start from, and the files in conflict."""
+        if spec.carry is None or self.git.is_ancestor(spec.carry, spec.base):
+            return spec.base, ()
+        conflicts = self.pool.start_merge(worktree, spec.carry, keep=self.keep)
+        if conflicts:
+            return spec.base, conflicts
+        return self.git.commit_id(f"refs/heads/{spec.branch}") or spec.base, ()
 
     async def _set_up(self, worktree: Worktree, spec: IterationSpec, folder: Path, stop: anyio.Event) -> str:
         """Why the worktree cannot be made ready; empty when it is."""
@@ -106,25 +121,32 @@ class Worker:
 
     async def _run_agent(
         self, order: WorkOrder, worktree: Worktree, prompt: Prompt, start: str, stop: anyio.Event
-    ) -> tuple[AgentReport, process.Ended]:
+    ) -> tuple[AgentReport, process.Ended | None]:
         spec, policy = order.spec, self.policy
         folder = self.folder.iteration(spec.number)
         prompt_file = folder / "prompt.md"
-        await in_thread(partial(prompt_file.write_text, prompt.text, encoding="utf-8"))
         runtime = self.runtimes[spec.runtime]
-        call = runtime.invocation(AgentRequest(spec.task, prompt.text, prompt_file, worktree.path, order.model))
+        try:
+            await in_thread(partial(prompt_file.write_text, prompt.text, encoding="utf-8", errors="replace"))
+            call = runtime.invocation(AgentRequest(spec.task, prompt.text, prompt_file, worktree.path, order.model))
+        except UsageError as error:
+            return AgentReport("prompt_too_long", error.message), None
+        except OSError as error:
+            return AgentReport("worktree_broken", f"the prompt cannot be written: {error}"), None
         reader = runtime.reader()
+        env = {**self._env(spec, worktree, folder), "HEW_BASE_SHA": start, **dict(call.env)}
         ended = await process.stream(
             process.Job(
                 argv=call.argv,
                 cwd=worktree.path,
-                env={**self._env(spec, worktree, folder), "HEW_BASE_SHA": start, **dict(call.env)},
+                env=env,
                 log=folder / "output.log",
                 mark=_mark(spec),
                 stdin=call.stdin,
                 timeout_s=policy.iter_timeout_s,
                 stall_s=policy.stall_timeout_s,
                 max_log_bytes=policy.max_output_bytes,
+                mask=partial(StreamMask, secret_values(env)),
                 stop_signal=signal.Signals(call.stop_signal),
             ),
             on_stdout=reader.feed,
@@ -135,6 +157,8 @@ class Worker:
         report = reader.report(
             ending=ended.reason, exit_code=ended.exit_code, stderr_tail=ended.stderr_tail or ended.error.encode()
         )
+        if report.failure in ("timed_out", "stalled"):
+            report = replace(report, message=_deadline(report.failure, policy, ended.tail))
         return report, ended
 
     async def _judge(
@@ -165,13 +189,20 @@ class Worker:
                 files = self.git.changed_files(start, left.head)
                 self.git.write_patch(start, left.head, folder / "diff.patch", max_bytes=MAX_PATCH_BYTES)
                 foreign = self._foreign(spec, left.head, start)
-            return left, files, foreign, self.tripwire.changes()
+            return left, files, foreign, self.tripwire.ended(spec.number)
 
         left, files, foreign, changes = await in_thread(look)
         outcome, failure, message = verdict_on(
-            report=report, answer=answer, left=left, files=tuple(f for f in files if not self._kept(f)), foreign=foreign
+            report=report,
+            answer=answer,
+            left=left,
+            files=tuple(f for f in files if not self._kept(f)),
+            foreign=foreign,
+            carried=start != spec.base,
         )
-        if left.head in (start, spec.base):
+        if outcome == "done" and left.head == start:
+            files = await in_thread(self.git.changed_files, spec.base, start)
+        elif left.head in (start, spec.base):
             await in_thread(partial(self.git.delete_ref, f"refs/heads/{spec.branch}", old=left.head))
         said = (f"the answer could not be read: {answer.problem}",) if answer.problem else ()
         return IterationResult(
@@ -195,6 +226,16 @@ class Worker:
             warnings=(*changes, *left.repaired, *said, *_process_warnings(ended)),
         )
 
+    def _set_aside(self, worktree: Worktree, folder: Path) -> str:
+        """What could not be saved goes out of the pool, where the next iteration would clear it away; says where to."""
+        kept = folder / "worktree"
+        try:
+            self.pool.detach(worktree)
+            shutil.move(worktree.path, kept)
+        except (HewError, OSError) as error:
+            return f"its files could not be moved out of {worktree.path}: {error}"
+        return f"its files are kept in {kept}"
+
     def _kept(self, path: str) -> bool:
         return any(path == k or path.startswith(f"{k}/") for k in self.keep)
 
@@ -210,7 +251,7 @@ class Worker:
             **self.env,
             **dict(self.policy.worktree.env),
             "HEW_RUN_ID": spec.run_id,
-            "HEW_TASK_ID": spec.task,
+            "HEW_TASK_ID": _as_variable(spec.task),
             "HEW_ITER": str(spec.number),
             "HEW_ATTEMPT": str(spec.attempt),
             "HEW_SLOT": str(spec.slot),
@@ -224,11 +265,18 @@ class Worker:
 
 
 def verdict_on(
-    *, report: AgentReport, answer: AgentAnswer, left: Collected, files: tuple[str, ...], foreign: tuple[str, ...]
+    *,
+    report: AgentReport,
+    answer: AgentAnswer,
+    left: Collected,
+    files: tuple[str, ...],
+    foreign: tuple[str, ...],
+    carried: bool,
 ) -> tuple[Outcome, FailureClass | None, str]:
     """Outcome, failure class and message: judged by the diff, then by the agent's word.
 
-    `files` are what it changed apart from the tracker's own files.
+    `files` are what it changed apart from the tracker's own files; `carried`: it started on top of work of the task
+    that has not landed, so that its `no_change` means this work as it is, and not that the task needs none.
     """
     if report.failure is not None and not (report.failure == "empty" and files):
         return "failed", report.failure, report.message
@@ -244,7 +292,7 @@ def verdict_on(
     if files:
         return "done", None, ""
     if answer.status == "no_change":
-        return "no_change", None, answer.summary
+        return ("done", None, "") if carried else ("no_change", None, answer.summary)
     if report.denials:
         return "failed", "permission_denied", f"refused tools: {', '.join(sorted(set(report.denials)))}"
     return "failed", "no_diff", "the agent ended well, but nothing has changed"
@@ -268,14 +316,28 @@ def _lease(spec: IterationSpec) -> dict[str, object]:
     }
 
 
+def _as_variable(text: str) -> str:
+    """What an environment can hold: one odd id in a tracker must not look like a program that cannot be started."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
 def _mark(spec: IterationSpec) -> str:
     return f"{spec.run_id}:iter-{spec.number}"
 
 
+def _deadline(failure: FailureClass, policy: Policy, tail: bytes) -> str:
+    lines = (line.strip() for line in reversed(tail.decode("utf-8", "replace").splitlines()))
+    last = next(filter(None, lines), "")[-200:]
+    said = f"; the last that it printed: {last}" if last else ""
+    if failure == "stalled":
+        return f"it printed nothing for {policy.stall_timeout_s:g} s and was ended{said}"
+    return f"it was ended at its deadline of {policy.iter_timeout_s:g} s{said}"
+
+
 def _leftover_message(spec: IterationSpec) -> str:
     return (
-        f"{spec.task}: what the agent left uncommitted\n\n"
-        f"Task: {spec.task}\nRun: {spec.run_id}\nAttempt: {spec.attempt}\n"
+        f"{one_line(spec.task)}: what the agent left uncommitted\n\n"
+        f"Task: {one_line(spec.task)}\nRun: {spec.run_id}\nAttempt: {spec.attempt}\n"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ def deliver(
         )
     if git.call("symbolic-ref", "-q", ref).ok:
         return Refused(f"{branch} is only another name for another branch (git symbolic-ref {ref})")
+    if not _sees_checkout(git):
+        return Refused(f"git does not see the checkout {git.root} any more: core.bare or core.worktree was changed")
     holders = [tree.path for tree in git.worktrees() if tree.branch == branch and not tree.missing]
     busy = _held_by_operation(git, branch)
     if busy is not None:
@@ -73,6 +76,12 @@ def _with_checkout(checkout: Checkout, *, branch: str, old: str, new: str) -> De
     if blocked is None:
         return Delivered(commit=new, moved_checkout=True)
     return Refused(blocked.reason) if blocked.tip is None else LaunchMoved(tip=blocked.tip)
+
+
+def _sees_checkout(git: Git) -> bool:
+    """An agent's `git config core.bare true` hides the main checkout: its branch would be moved under it."""
+    done = git.call("rev-parse", "--show-toplevel", cwd=git.root)
+    return done.ok and Path(os.fsdecode(done.stdout).rstrip("\n")).resolve() == git.root.resolve()
 
 
 def _held_by_operation(git: Git, branch: str) -> str | None:

@@ -47,6 +47,8 @@ class ListedWorktree:
     """Short name; None when detached."""
     missing: bool
     """git says it may be pruned: nothing is there."""
+    lock_reason: str | None = None
+    """What was said when it was locked; None when it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ def _listed(block: bytes) -> ListedWorktree:
         commit=commit if commit and commit.strip("0") else None,
         branch=branch.removeprefix("refs/heads/") if branch else None,
         missing="prunable" in lines,
+        lock_reason=lines.get("locked"),
     )
 
 

@@ -65,6 +65,13 @@ class Pool:
         key = hashlib.sha256(os.fsencode(git.common_dir)).hexdigest()[:10]
         return Path(top).expanduser().absolute() / f"{readable[:40]}-{key}"
 
+    @classmethod
+    def all_of(cls, git: Git) -> tuple[Pool, ...]:
+        """The pool of the present settings, and those that were filled under another HEW_WORKTREE_ROOT."""
+        locked = (tree.path.parent for tree in git.worktrees() if tree.lock_reason == _LOCK_REASON)
+        pools = [cls(git, root) for root in (cls.default_root(git), *locked)]
+        return tuple({pool.root: pool for pool in pools}.values())
+
     def prepare(self, name: str, commit: str, *, branch: str | None = None, pristine: bool = False) -> Worktree:
         """The worktree `name` at `commit`, with nothing of its last user but ignored build products (`pristine`: not
         those either); HEAD detached, or on the new branch `branch`.

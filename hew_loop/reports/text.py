@@ -74,3 +74,13 @@ def clock(at: datetime) -> str:
 def plural(number: int, noun: str) -> str:
     """`1 task`, `2 tasks`"""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def size(size_bytes: int) -> str:
+    """`830 B`, `12.4 MB`: decimal units, as `ls --si` has them."""
+    number = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"

@@ -18,6 +18,9 @@ from hew_loop.runtimes.reset_time import reset_time
 
 PROGRAM_VARIABLE: Final = "HEW_LOOP_CLAUDE_BIN"
 Event = Mapping[str, Any]
+Version = tuple[int, int, int]
+RECORDED_VERSIONS: Final[tuple[Version, Version]] = ((2, 1, 197), (2, 1, 329))
+"""The oldest and the newest one whose output this adapter was built on."""
 
 # Its own retries are turned down, so that a limit reaches the dispatcher in seconds and the slot is free (RT-27); a
 # command over its time-out is ended, not moved to the background, where it would keep the process alive for as long.

@@ -12,7 +12,8 @@ from hew_loop.core.iteration import Usage
 from hew_loop.core.retry import Hold
 from hew_loop.core.state import RunState, Spend
 from hew_loop.core.transitions import begin
-from tests.support.world import BASE, RUN_ID, T0, Agent, intended, policy, run, task
+from tests.support.world import intended, run
+from tests.support.world_parts import BASE, RUN_ID, T0, Agent, policy, task
 
 LATER = T0 + timedelta(hours=1)
 

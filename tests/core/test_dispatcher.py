@@ -18,7 +18,9 @@ from hew_loop.core.policy import GateSettings, VerifySettings
 from hew_loop.core.startable import held_back
 from hew_loop.core.state import RunState
 from hew_loop.core.task import Edge, Task
-from tests.support.world import BASE, RUN_ID, Agent, Scenario, World, events, intended, policy, run, task
+from tests.support import promises
+from tests.support.world import World, events, intended, run
+from tests.support.world_parts import BASE, RUN_ID, Agent, Scenario, policy, task
 
 
 class ByHand(World):
@@ -60,7 +62,7 @@ class ByHand(World):
     def to_the_end(self) -> RunState:
         for _ in range(500):
             if self.state.ended:
-                self.check_end()
+                promises.check_end(self)
                 return self.state
             self.step()
             self.tick()
@@ -209,16 +211,13 @@ def test_what_a_suggestion_names_starts_first_and_the_rest_after_it() -> None:
 def test_a_suggestion_of_blocked_tasks_starves_nobody_and_stays_in_force() -> None:
     said = Agent(next_iteration=("t9",))
 
-    world = run([*many(4), task("t9", "t1", priority=4)], policy=policy(jobs=1), script={"t0": [said]})
+    world = run([*many(9), task("t9", "t1", priority=4)], policy=policy(jobs=1), script={"t0": [said]})
 
-    claims = intended(world, ac.Claim)
-    assert [(c.task, c.why) for c in claims if isinstance(c, ac.Claim)] == [
-        ("t0", "graph"),
-        ("t1", "graph"),
-        ("t2", "graph"),
-        ("t9", "agent"),
-        ("t3", "graph"),
-    ]
+    claims = [(c.task, c.why) for c in intended(world, ac.Claim) if isinstance(c, ac.Claim)]
+    assert [c for c in claims if c[0] != "t9"] == [(f"t{i}", "graph") for i in range(9)]
+    # By priority it would be the last; it comes as soon as its dependency has landed.
+    assert ("t1", "graph") in claims[: claims.index(("t9", "agent"))]
+    assert claims[-1] == ("t8", "graph")
 
 
 @pytest.mark.parametrize("empty", [None, (), ("nonsense-1",)])
@@ -540,6 +539,15 @@ def test_a_tracker_that_takes_no_writes_ends_the_run_with_its_own_exit_code() ->
 
     assert (state.stopping, state.exit_code) == ("tracker_error", 69)
     assert state.records["a"].phase == "landed"
+
+
+def test_a_limit_does_not_hide_that_the_tracker_could_not_be_told() -> None:
+    world = ByHand(*many(2), policy=policy(jobs=1, max_iter=1))
+    for _ in range(dispatcher.MAX_WRITE_FAILURES):
+        world.until(ac.CloseTask)
+        world.finish(ac.CloseTask, lambda n: ev.TrackerWriteFailed(n, "read-only"))
+
+    assert (world.to_the_end().stopping, world.state.exit_code) == ("max_iter", 69)
 
 
 def test_stuck_is_a_named_stop_and_not_a_hang() -> None:

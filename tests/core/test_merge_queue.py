@@ -15,7 +15,8 @@ from hew_loop.core import merge_queue as mq
 from hew_loop.core.actions import LAUNCH, GatePurpose
 from hew_loop.core.events import Link
 from hew_loop.core.verdict import Verdict
-from tests.support.world import Agent, events, run, task
+from tests.support.world import events, run
+from tests.support.world_parts import Agent, task
 
 EIGHT = tuple(range(1, 9))
 

@@ -10,7 +10,8 @@ from hew_loop.core import actions as ac
 from hew_loop.core import events as ev
 from hew_loop.core.iteration import IterationResult, IterationSpec
 from hew_loop.core.recovery import CRASH_TABLE, Found, looks, settled
-from tests.support.world import ACTIONS, RUN_ID, Killed, Scenario, World, task
+from tests.support.world import ACTIONS, Killed, World
+from tests.support.world_parts import RUN_ID, Scenario, task
 
 SPEC = IterationSpec(RUN_ID, 1, "t", 1, 0, "base", f"loop/{RUN_ID}/t.1", f"loop/{RUN_ID}/0", "fake")
 

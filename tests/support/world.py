@@ -1,15 +1,15 @@
 """A simulated world of values: tracker, git, agents and people around the pure core, with kills at any event.
 
 `World.run` is the engine's tick without I/O. Two byte strings of a scenario choose what agents do and what happens
-next; when they are used up everything goes its straight way, so that every run ends. Promises are checked on the way.
+next; when they are used up everything goes its straight way, so that every run ends. `support.promises` are checked
+on the way.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import get_args
 
 from hew_loop.core import actions as ac
@@ -18,170 +18,15 @@ from hew_loop.core import recovery
 from hew_loop.core.dispatcher import decide, next_wake
 from hew_loop.core.iteration import FailureClass, IterationResult, Usage
 from hew_loop.core.names import bug_ref
-from hew_loop.core.policy import GateSettings, PlannedCommand, Policy, VerifySettings
-from hew_loop.core.startable import is_startable, startable
-from hew_loop.core.state import FINAL, HOLDS_SLOT, RunState
+from hew_loop.core.state import RunState
 from hew_loop.core.task import Edge, Task
 from hew_loop.core.transitions import apply, begin, replay
 from hew_loop.core.verdict import Verdict
+from tests.support import promises
+from tests.support.world_parts import BASE, RUN_ID, T0, Agent, Choices, Git, Scenario, Tracker, task
 
-T0 = datetime(2026, 3, 1, 22, 0, tzinfo=UTC)
-RUN_ID = "loop-20260301T220000Z-0123abcd"
-BASE = "base"
 MAX_STEPS = 4000
 ACTIONS: tuple[type, ...] = get_args(get_args(ac.Action)[0])
-
-
-def task(
-    task_id: str,
-    *after: str,
-    priority: int = 2,
-    status: str = "open",
-    kind: str = "task",
-    labels: tuple[str, ...] = (),
-    parent: str = "",
-    minutes: int = 0,
-) -> Task:
-    """A task that waits for those in `after`; `minutes` makes it younger."""
-    edges = tuple(Edge(target) for target in after) + ((Edge(parent, "parent-child"),) if parent else ())
-    return Task(
-        task_id, f"Task {task_id}", T0 + timedelta(minutes=minutes - 600),
-        status=status, priority=priority, type=kind, labels=labels, edges=edges,
-    )  # fmt: skip
-
-
-def policy(**changes: object) -> Policy:
-    """Two slots, a gate, a verify."""
-    settings = Policy(
-        jobs=2,
-        runtime="fake",
-        gate=GateSettings(commands=(PlannedCommand("make test"),)),
-        verify=VerifySettings(commands=(PlannedCommand("make"),)),
-    )
-    return replace(settings, **changes)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Agent:
-    """What one iteration does. `trait`: red, hang, flaky, or the name of a shared file that it edits."""
-
-    outcome: str = "done"
-    failure: FailureClass | None = None
-    trait: str = ""
-    closes: tuple[str, ...] = ()
-    creates: str = ""
-    next_iteration: tuple[str, ...] | None = None
-    usage: Usage | None = field(default_factory=lambda: Usage(100, 10))
-
-
-@dataclass(frozen=True)
-class Scenario:
-    tasks: tuple[Task, ...]
-    policy: Policy = field(default_factory=policy)
-    agents: bytes = b""
-    """Choices of the agents, one after another."""
-    moves: bytes = b""
-    """Which open action goes on next, what people do, what fails."""
-    kills: tuple[int, ...] = ()
-    """Kill after so many more events, each counted from the last kill."""
-    settle_last: bool = False
-    """After the last kill the run is only settled."""
-    script: tuple[tuple[str, tuple[Agent, ...]], ...] = ()
-    """Task -> what its first iterations do, instead of `agents`."""
-    base_verdict: Verdict = "passed"
-    gate_dies_after: int | None = None
-    """So many gate runs work; then it does not run any more, on whatever tree."""
-    verify_verdict: Verdict | None = None
-    """None: `moves` choose."""
-    refuses: str = ""
-    """A task that the tracker shows as free, and whose claim it always refuses."""
-    launch_branch: str | None = "main"
-
-
-class Choices:
-    """Numbers out of a byte string; 0, the straight way, when it is used up."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = iter(data)
-
-    def pick(self, options: int) -> int:
-        return next(self._data, 0) % options
-
-    def one_in(self, options: int) -> bool:
-        return self.pick(options) == options - 1
-
-
-class Git:
-    """Commits are values: an id and the ids of all its ancestors, itself among them."""
-
-    def __init__(self) -> None:
-        self.ancestors: dict[str, frozenset[str]] = {BASE: frozenset((BASE,))}
-        self.traits: dict[str, str] = {}
-        self.owner: dict[str, str] = {}
-        self.integration = BASE
-        self.launch = BASE
-
-    def commit(self, name: str, *parents: str) -> str:
-        self.ancestors[name] = frozenset((name,)).union(*(self.ancestors[p] for p in parents))
-        return name
-
-    def work(self, name: str, owner: str, trait: str, *parents: str) -> str:
-        """A commit with content of its own."""
-        self.owner[name], self.traits[name] = owner, trait
-        return self.commit(name, *parents)
-
-    def contains(self, commit: str, other: str) -> bool:
-        return other in self.ancestors[commit]
-
-    def content(self, commit: str) -> frozenset[str]:
-        return frozenset(w for w in self.ancestors[commit] if w in self.owner)
-
-    def tree(self, commit: str) -> str:
-        return _digest("tree", *sorted(self.content(commit)))
-
-    def clashes(self, ours: str, theirs: str) -> tuple[str, ...]:
-        """Shared files that both sides changed since they parted."""
-        mine, its = self.content(ours) - self.content(theirs), self.content(theirs) - self.content(ours)
-        return tuple(sorted(self._files(mine) & self._files(its)))
-
-    def merge(self, ours: str, theirs: str) -> str | None:
-        """The merge commit, the same for the same parents; None for a conflict."""
-        return None if self.clashes(ours, theirs) else self.commit(_digest("merge", ours, theirs), ours, theirs)
-
-    def _files(self, works: Iterable[str]) -> set[str]:
-        return {self.traits[w] for w in works if self.traits[w].startswith("file")}
-
-
-class Tracker:
-    def __init__(self, tasks: Iterable[Task]) -> None:
-        self.tasks = {t.id: t for t in tasks}
-        self.bugs: dict[str, str] = {}
-        self.notes: list[tuple[str, str]] = []
-
-    def put(self, task_id: str, **changes: object) -> None:
-        self.tasks[task_id] = replace(self.tasks[task_id], **changes)  # type: ignore[arg-type]
-
-    def claim(self, task_id: str, actor: str) -> str:
-        t = self.tasks[task_id]
-        if (t.status, t.assignee) not in (("open", ""), ("in_progress", actor)):
-            return f"{t.status}, {t.assignee or 'nobody'}"
-        self.put(task_id, status="in_progress", assignee=actor)
-        return ""
-
-    def release(self, task_id: str, actor: str, note: str) -> None:
-        t = self.tasks[task_id]
-        if note and (task_id, note) not in self.notes:
-            self.notes.append((task_id, note))
-        if t.assignee == actor or t.is_closed:
-            self.put(task_id, status="open", assignee="")
-
-    def file_bug(self, task_id: str, reference: str) -> str:
-        if reference not in self.bugs:
-            bug = f"bug-{len(self.bugs) + 1}"
-            self.bugs[reference] = bug
-            self.tasks[bug] = replace(task(bug, minutes=500), type="bug", labels=("needs-human",))
-            self.put(task_id, edges=(*self.tasks[task_id].edges, Edge(bug)))
-        return self.bugs[reference]
 
 
 @dataclass
@@ -212,6 +57,8 @@ class World:
         self.lines: list[bytes] = []
         self.live: RunState | None = None
         self.open: dict[int, Open] = {}
+        self.left: dict[int, Open] = {}
+        """What was open at a kill: the worktrees of lost agents."""
         self.kills = list(scenario.kills)
         self.until_kill = self.kills.pop(0) if self.kills else None
         self.gated: dict[str, list[Verdict]] = {}
@@ -245,7 +92,7 @@ class World:
             try:
                 self.tick()
                 if self.state.ended:
-                    self.check_end()
+                    promises.check_end(self)
                     return self.state
                 self.step()
             except Killed:
@@ -257,12 +104,12 @@ class World:
         for _ in range(200):
             decisions = decide(self.state, self.now)
             if not decisions:
-                self.check_rest()
+                promises.check_rest(self)
                 return
             for decision in decisions:
                 if isinstance(decision, ACTIONS):
                     n = self.state.next_n
-                    self.check_action(decision)
+                    promises.check_action(self, decision)
                     self.append(ev.Intended(n, decision))
                     self.open[n] = Open(decision, self.now, known=self.state.backlog.tasks)
                 else:
@@ -277,7 +124,7 @@ class World:
         self.journal.append(stamped)
         self.lines.append(ev.to_line(stamped))
         self.live = begin(stamped) if self.live is None else apply(self.live, stamped)
-        self.check_state()
+        promises.check_state(self)
         if self.until_kill is not None:
             self.until_kill -= 1
             if self.until_kill < 0:
@@ -314,21 +161,15 @@ class World:
             self.live = replayed
             if replayed.ended:
                 return
-            left, self.open = {**self.left_over(), **self.open}, {}
-            self._left = left
+            self.left |= self.open
+            self.open = {}
             try:
                 self.append(ev.Resumed(settle=self.scenario.settle_last and self.until_kill is None, pid=2))
                 for n, action, look in recovery.looks(self.state):
-                    self.append(recovery.settled(n, action, self.found(action, look, left.get(n))))
-                self._left = {}
+                    self.append(recovery.settled(n, action, self.found(action, look, self.left.get(n))))
             except Killed:
                 continue
             return
-
-    _left: dict[int, Open] = {}  # noqa: RUF012
-
-    def left_over(self) -> dict[int, Open]:
-        return self._left
 
     def found(self, action: ac.Action, look: recovery.Look, begun: Open | None) -> recovery.Found:
         """What recovery finds by looking at the world alone; of an agent, what its worktree holds."""
@@ -532,7 +373,7 @@ class World:
         result: ev.Event
         match action:
             case ac.CloseTask():
-                self.check_close(action.task)
+                promises.check_close(self, action.task)
                 self.tracker.put(action.task, status="closed", assignee="")
                 result = ev.TaskClosed(n)
             case ac.ReleaseTask():
@@ -583,148 +424,6 @@ class World:
             case _:
                 self.create(chosen)
 
-    # -- promises -----------------------------------------------------------------------------------------------
-
-    def check_state(self) -> None:
-        """P6: one live iteration per task, no two tasks in one slot."""
-        state = self.state
-        held = [r for r in state.records.values() if r.phase in HOLDS_SLOT]
-        assert len({r.slot for r in held}) == len(held) <= state.policy.jobs
-        assert all(0 <= r.slot < state.policy.jobs for r in held)
-        running = [i.spec.task for i in state.iterations.values() if i.fate == "running"]
-        assert sorted(running) == sorted(r.task for r in held if r.phase == "running")
-        landings = [i.spec.task for i in state.iterations.values() if i.fate == "landed"]
-        assert len(set(landings)) == len(landings), "landed twice"
-        waiting = {n for n, i in state.iterations.items() if i.fate == "waiting"}
-        assert waiting == set(state.queue.waiting)
-
-    def check_action(self, action: ac.Action) -> None:
-        state, git = self.state, self.git
-        match action:
-            case ac.Claim():
-                assert not state.stopping
-                assert is_startable(state, action.task, self.now)
-                assert state.base_verdict in ("passed", "not_tested") or not state.policy.gate.commands
-                if state.suggestion and any(t.id in state.suggestion.ids for t in startable(state, self.now)):
-                    # The other slots of this tick may have taken the suggested ones a moment ago.
-                    assert action.why == "agent" or action.task not in state.suggestion.ids
-            case ac.StartIteration(spec=spec):
-                assert not state.stopping
-                assert self.tracker_holds(spec.task, spec.actor), "started without a claim"
-                assert git.contains(git.integration, spec.base)
-                self.check_base(spec.task, spec.base)
-            case ac.Land():
-                if state.policy.gate.commands:
-                    verdict = self.gated[action.new][-1]
-                    assert verdict == "passed" or verdict == self.scenario.base_verdict == "not_tested"
-            case ac.Deliver():
-                verify = state.verify
-                assert verify is not None
-                assert (verify.commit, action.new) == (git.integration, git.integration)
-                assert verify.verdict in ("passed", "not_tested")
-            case _:
-                pass
-
-    def tracker_holds(self, task_id: str, actor: str) -> bool:
-        """The claim is ours as far as the loop can know: nobody took it since."""
-        t = self.tracker.tasks[task_id]
-        return t.assignee == actor or t.is_closed or t.assignee == "a person" or self.people_at > T0
-
-    def check_base(self, task_id: str, base: str) -> None:
-        """P2: what it depends on and was worked on here is in its base; nothing of it is under way."""
-        for dependency in self.state.backlog.dependencies(task_id):
-            record = self.state.records.get(dependency)
-            if record is not None:
-                assert record.phase in ("landed", "done", "accepted", "unchanged"), f"{dependency} is {record.phase}"
-                works = [i for i in record.iterations if self.state.iterations[i].fate == "landed"]
-                assert works or dependency in self.no_change
-                for number in works:
-                    result = self.state.iterations[number].result
-                    assert result is not None
-                    assert result.head is not None
-                    assert self.git.contains(base, result.head)
-            elif dependency in self.closed_by:
-                by = self.state.iterations[self.closed_by[dependency]]
-                assert by.fate not in ("running", "waiting"), f"{dependency} was closed by an agent that has not landed"
-
-    def check_close(self, task_id: str) -> None:
-        """P3: closed by us only when its work is on the integration branch, or no change was accepted."""
-        mine = [w for w, owner in self.git.owner.items() if owner == task_id]
-        landed = any(self.git.contains(self.git.integration, w) for w in mine)
-        assert landed or (task_id in self.no_change and self.state.policy.accept_no_change)
-
-    def check_rest(self) -> None:
-        """P8: at rest no slot is free while something could start."""
-        state = self.state
-        if state.stopping or state.view is None or (state.hold and self.now < state.hold.until):
-            return
-        if state.write_failures:
-            return
-        if state.base_gate is not None and state.base_gate.verdict is None:
-            return
-        used = sum(1 for r in state.records.values() if r.phase in HOLDS_SLOT)
-        limit = state.policy.max_iter
-        starting = len(state.in_phase("claiming", "claimed"))
-        if used < state.policy.jobs and (limit is None or len(state.iterations) + starting < limit):
-            idle = [t.id for t in startable(state, self.now)]
-            assert not idle, f"a slot stays free while {idle} could start"
-            assert not state.in_phase("retry")
-        assert not [r for r in state.in_phase("claimed") if limit is None]
-
-    def check_end(self) -> None:
-        state, tracker, git = self.state, self.tracker, self.git
-        assert not self.open
-        written = state.write_failures < 5
-        ours = [t.id for t in tracker.tasks.values() if t.status != "open" and t.assignee.startswith("loop/")]
-        if written:
-            assert not [t for t in ours if not tracker.tasks[t].is_closed], f"claims are left: {ours}"
-            assert all(r.phase in FINAL for r in state.records.values())
-        assert state.stopping is not None
-        assert state.stopping != "stuck"
-        assert state.exit_code != 70
-        for record in state.records.values():
-            self.check_nothing_lost(record.task)
-        if state.stopping == "ready_empty" and self.people_at < self.read_at:
-            assert state.backlog.tasks == tracker.tasks
-            assert not list(startable(state, self.now))
-        if state.delivery and state.delivery.state == "merged":
-            assert git.contains(git.launch, state.delivery.commit)
-        self.check_exit_code()
-
-    def check_nothing_lost(self, task_id: str) -> None:
-        record = self.state.records[task_id]
-        results = [(n, self.state.iterations[n]) for n in record.iterations]
-        landed = [n for n, i in results if i.fate == "landed"]
-        for n, iteration in results:
-            head = iteration.result.head if iteration.result else None
-            assert head is None or head in self.git.ancestors
-            if n in landed:
-                assert head is not None
-                assert self.git.contains(self.git.integration, head)
-        if not landed and record.phase in ("done", "unchanged"):
-            assert task_id in self.no_change
-        if record.phase in ("parked", "returned") and self.people_at == T0 and task_id not in self.closed_by:
-            assert not self.tracker.tasks[task_id].is_closed
-        if record.phase == "parked":
-            assert record.bug in self.tracker.bugs.values()
-
-    def check_exit_code(self) -> None:
-        state = self.state
-        parked = [r for r in state.records.values() if r.phase == "parked"]
-        red = state.verify is not None and state.verify.verdict in ("failed", "could_not_run")
-        refused = state.delivery is not None and state.delivery.state == "refused"
-        if state.exit_code == 0:
-            assert not parked
-            assert not red
-            assert not refused
-            assert state.stopping == "ready_empty"
-            assert all(r.phase in ("done", "unchanged", "withdrawn") for r in state.records.values())
-            if state.landed_something and state.start.launch_branch:
-                assert state.delivery is not None
-                assert self.git.contains(self.git.launch, self.git.integration)
-        if state.stopping == "ready_empty":
-            assert state.exit_code == (1 if parked or red or refused else 4 if state.in_phase("returned") else 0)
-
 
 def events(world: World, *kinds: type) -> list[ev.Event]:
     """What was journalled of these kinds, in order."""
@@ -743,7 +442,3 @@ def run(tasks: Sequence[Task], *, script: dict[str, Sequence[Agent]] | None = No
     world = World(Scenario(tuple(tasks), script=acts, **changes))  # type: ignore[arg-type]
     world.run()
     return world
-
-
-def _digest(kind: str, *parts: str) -> str:
-    return f"{kind}-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:12]}"
