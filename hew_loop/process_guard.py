@@ -48,7 +48,7 @@ def main(entry: str) -> None:
     groups = _read_until_loop_ends(0)
     if groups is None:
         return
-    for group in groups:
+    for group in groups | _groups_of_carriers(entry):
         _kill_group(group)
     give_up = time.monotonic() + 5
     # A program that `loop` was just starting gets its environment only after the first scan: look until nothing comes.
@@ -78,6 +78,20 @@ def _read_until_loop_ends(pipe: int) -> set[int] | None:
                     groups.discard(int(group))
                 case _:
                     pass
+    return groups
+
+
+def _groups_of_carriers(entry: str) -> set[int]:
+    """A tool that dropped its environment is still in the group of the agent that started it.
+
+    `loop` starts each program in a session of its own, so that no group of a carrier holds anybody else.
+    """
+    groups: set[int] = set()
+    for pid in _scan(os.fsencode(entry), 0)[0]:
+        try:
+            groups.add(os.getpgid(pid))
+        except OSError:
+            continue
     return groups
 
 

@@ -91,6 +91,7 @@ def _repository(git: Git, policy: Policy) -> list[Finding]:
         *checked("runs", look_at_runs),
         *checked("tracker", look_at_tracker),
         *checked("worktrees", partial(checkup.place_findings, git)),
+        *checked("leases", partial(checkup.lease_findings, git, runs)),
         *checked("worktrees", lambda: checkup.leftover_findings(Survey(git, runs, tasks))),
         *checked("refs", partial(checkup.stale_lock_findings, git, runs)),
     ]

@@ -27,7 +27,7 @@ def failed_something(state: RunState) -> bool:
 
 
 def exit_code(state: RunState) -> int:
-    """The table of product.md §3. What the tracker could not be told outweighs why the run stopped, but for a cancel."""
+    """The table of product.md §3. What the tracker was never told outweighs why the run stopped, but for a cancel."""
     if state.stopping not in ("cancelled", "stuck") and any(r.phase not in FINAL for r in state.records.values()):
         return EXIT_UNAVAILABLE
     match state.stopping:

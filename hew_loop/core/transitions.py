@@ -7,14 +7,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 from hew_loop.core import events as ev
-from hew_loop.core import merge_queue, verdict
 from hew_loop.core.actions import (
-    LAUNCH,
     Action,
     Claim,
     CloseTask,
     FileBug,
-    Land,
     ReleaseTask,
     RunGate,
     StartIteration,
@@ -27,14 +24,14 @@ from hew_loop.core.state import (
     DeliveryFacts,
     GateFacts,
     Iteration,
-    Notice,
     RunState,
     Suggestion,
     TaskRecord,
     VerifyFacts,
     View,
 )
-from hew_loop.core.transitions_iteration import end_iteration, send_back
+from hew_loop.core.transitions_iteration import end_iteration
+from hew_loop.core.transitions_landing import chain_built, gate_broken, gate_ended, landed, note
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -88,7 +85,7 @@ def apply(state: RunState, stamped: ev.Stamped) -> RunState:
             return _view(state, event)
         case ev.ViewFailed():
             failed = replace(state, view_failures=state.view_failures + 1, view_failed_at=state.now)
-            return _note(failed, f"tracker: {event.message}")
+            return note(failed, f"tracker: {event.message}")
         case ev.Claimed() | ev.ClaimRefused():
             return _claim_ended(state, action, event)
         case ev.IterationEnded():
@@ -96,16 +93,16 @@ def apply(state: RunState, stamped: ev.Stamped) -> RunState:
         case ev.BatchPlanned():
             return _batch(state, event)
         case ev.ChainBuilt():
-            return _chain(state, event)
+            return chain_built(state, event)
         case ev.GateEnded():
-            return _gate(state, action, event)
+            return gate_ended(state, action, event)
         case ev.Landed():
-            return _landed(state, action)
+            return landed(state, action)
         case ev.IntegrationFailed():
-            return _gate_broken(_abandon(state, action), event.message)
+            return gate_broken(_abandon(state, action), event.message)
         case ev.LandRefused():
             refused = replace(state, queue=replace(state.queue, tip=event.tip, chain=None))
-            return refused if event.found is None else _note(refused, _moved_by_others(event.found))
+            return refused if event.found is None else note(refused, _moved_by_others(event.found))
         case _:
             return _late(state, action, event)
 
@@ -135,7 +132,7 @@ def _late(state: RunState, action: Action | None, event: ev.Event) -> RunState:
         case ev.Stopping():
             return replace(state, stopping=event.reason, stop_detail=event.detail)
         case ev.Noticed():
-            return _note(state, event.text, event.iterations)
+            return note(state, event.text, event.iterations)
         case ev.RunEnded():
             return replace(state, exit_code=event.exit_code)
         case _:
@@ -156,7 +153,7 @@ def _resume(state: RunState, event: ev.Resumed) -> RunState:
     refused = state.delivery is not None and state.delivery.state == "refused"
     if event.cut_bytes:
         torn = f"the last line of the journal was torn, and has been cut off ({event.cut_bytes} bytes)"
-        state = _note(state, torn)
+        state = note(state, torn)
     return replace(
         state,
         settle=event.settle,
@@ -315,96 +312,13 @@ def _batch(state: RunState, event: ev.BatchPlanned) -> RunState:
     return replace(state, suggestion=_left(Suggestion(event.number, event.source, event.task_ids), gone))
 
 
-def _chain(state: RunState, event: ev.ChainBuilt) -> RunState:
-    queue = merge_queue.start_chain(state.queue, event.links)
-    back = (*event.conflicts, *event.refused, *event.withdrawn)
-    state = replace(state, queue=merge_queue.drop(queue, tuple(b.number for b in back)))
-    for entry in event.conflicts:
-        state = send_back(state, entry.number, "conflict", entry.reason, files=entry.files)
-    for entry in event.refused:
-        state = send_back(state, entry.number, "refused", entry.reason)
-    for entry in event.withdrawn:
-        state = send_back(state, entry.number, "withdrawn", entry.reason)
-    return state
-
-
-def _gate(state: RunState, action: Action | None, event: ev.GateEnded) -> RunState:
-    if not isinstance(action, RunGate):
-        return state
-    judged = event.verdict
-    base = state.base_gate
-    if action.purpose != "base" and base is not None and base.verdict is not None:
-        mine = verdict.GateVerdict(event.verdict, event.tests)
-        judged = verdict.judge_gate(mine, verdict.GateVerdict(base.verdict, base.tests))
-    lands = judged in ("passed", "not_tested")
-    facts = replace(
-        state.gates[action.number],
-        verdict=judged, log=event.log, duration_s=event.duration_s, cached=event.cached, tests=event.tests,
-        reason=event.reason if judged == event.verdict else f"tests that ran on the base did not run ({event.reason})",
-        tail="" if lands else event.tail,
-    )  # fmt: skip
-    state = replace(state, gates={**state.gates, action.number: facts})
-    if action.purpose == "base":
-        return replace(state, base_gate=facts)
-    if state.stop_now or state.queue.chain is None:
-        return state
-    if lands and action.purpose == "confirm":
-        state = _note(state, f"flaky: the same tree failed and then passed ({event.log})", action.entries)
-    after = merge_queue.after_gate(state.queue, judged)
-    iterations = dict(state.iterations)
-    for number in action.entries if action.purpose != "tip" else ():
-        if number in iterations:
-            iterations[number] = replace(iterations[number], verdict=judged, gate_log=event.log)
-    state = replace(state, queue=after.queue, iterations=iterations)
-    if after.broken:
-        return _gate_broken(state, event.reason or "the gate does not run")
-    if after.sent_back is not None:
-        blamed = facts if action.purpose != "tip" else _last_gate(state, after.sent_back)
-        return send_back(state, after.sent_back, "gate_failed", blamed.reason, tail=blamed.tail)
-    return state
-
-
-def _last_gate(state: RunState, number: int) -> GateFacts:
-    """The newest run over a tree with this entry: what the tip printed, where the gate works, is not its fault."""
-    return next(g for g in reversed(tuple(state.gates.values())) if g.purpose != "tip" and number in g.entries)
-
-
-def _gate_broken(state: RunState, reason: str) -> RunState:
-    """It does not run on the integration tip either: nobody's fault here, and no verdict can be had."""
-    state = replace(state, queue=replace(state.queue, chain=None))
-    if state.launch_tip is not None:
-        refused = DeliveryFacts(
-            "refused", reason=f"the gate does not run on the merge with the launch branch: {reason}"
-        )
-        return replace(state, launch_tip=None, delivery=refused)
-    state = replace(state, gate_broken=True)
-    return state if state.stopping == "cancelled" else replace(state, stopping="gate_error", stop_detail=reason)
-
-
-def _landed(state: RunState, action: Action | None) -> RunState:
-    if not isinstance(action, Land):
-        return state
-    queue, _ = merge_queue.after_landing(state.queue)
-    queue = merge_queue.drop(replace(queue, tip=action.new), action.entries)
-    iterations, records = dict(state.iterations), dict(state.records)
-    for number in action.entries:
-        if number == LAUNCH:
-            state = replace(state, launch_expected=state.launch_tip or state.launch_expected, launch_tip=None)
-            continue
-        iteration = iterations[number]
-        iterations[number] = replace(iteration, fate="landed", landed=action.new)
-        record = records[iteration.spec.task]
-        records[iteration.spec.task] = replace(record, phase="landed", landed=action.new)
-    return replace(state, queue=queue, iterations=iterations, records=records, failures_in_a_row=0)
-
-
 def _tracker_write(state: RunState, action: Action | None, event: ev.Event) -> RunState:
     if not isinstance(action, CloseTask | ReleaseTask | FileBug):
         return state
     record = state.records[action.task]
     if isinstance(event, ev.TrackerWriteFailed):
         failed = replace(state, write_failures=state.write_failures + 1, write_failed_at=state.now)
-        return _note(failed, f"tracker: {event.message}")
+        return note(failed, f"tracker: {event.message}")
     state = replace(state, write_failures=0)
     if isinstance(event, ev.BugFiled):
         record = replace(record, phase="releasing", then="parked", bug=event.bug)
@@ -429,10 +343,6 @@ def _wrote(state: RunState, task_id: str) -> RunState:
 def _moved_by_others(found: str) -> str:
     what = f"was moved to {found[:12]}" if found else "was deleted"
     return f"the private integration ref {what} by something else than this run, and has been put back"
-
-
-def _note(state: RunState, text: str, iterations: tuple[int, ...] = ()) -> RunState:
-    return replace(state, notices=(*state.notices, Notice(state.now, text, iterations)))
 
 
 def _left(suggestion: Suggestion | None, gone: Iterable[str]) -> Suggestion | None:

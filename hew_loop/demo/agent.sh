@@ -45,10 +45,10 @@ fi
 
 # "file: PATH", and below it the new content, indented by four columns.
 awk '
-    /^file: / { path = substr($0, 7); blank = 0; printf "" > path; next }
+    /^file: / { path = substr($0, 7); lines = blank = 0; next }
     path == "" { next }
-    /^    / { for (; blank > 0; blank--) print "" > path; print substr($0, 5) > path; next }
-    /^$/ { blank++; next }
+    /^    / { for (; blank > 0; blank--) print "" > path; print substr($0, 5) > path; lines++; next }
+    /^$/ { if (lines > 0) blank++; next }
     { path = "" }
 ' "$HEW_PROMPT_FILE"
 

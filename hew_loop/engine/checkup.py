@@ -14,7 +14,7 @@ from hew_loop.core.task import Task
 from hew_loop.engine.lock import RunLock
 from hew_loop.engine.pruning import Survey, Thing
 from hew_loop.engine.run_folder import loop_dir
-from hew_loop.engine.standing import Standing
+from hew_loop.engine.standing import Standing, is_settled
 from hew_loop.errors import HewError
 from hew_loop.repo.git import Git
 from hew_loop.repo.worktrees import Pool
@@ -142,6 +142,15 @@ def place_findings(git: Git) -> Iterator[Finding]:
     else:
         text = f"no worktree can be made in {root}: {there} cannot be written"
         yield Finding("worktrees", "error", text, "set HEW_WORKTREE_ROOT to a directory that can be written")
+
+
+def lease_findings(git: Git, runs: Mapping[str, Standing]) -> Iterator[Finding]:
+    for pool in Pool.all_of(git):
+        for tree in pool.listing():
+            run_id = tree.lease.get("run_id") if tree.lease is not None else None
+            if tree.lease is not None and (run_id is None or is_settled(runs, run_id)):
+                text = f"{tree.path} is still leased" + (f" by {run_id}, which is over" if run_id else "")
+                yield Finding("leases", "warn", text, _PRUNE)
 
 
 def leftover_findings(survey: Survey) -> Iterator[Finding]:

@@ -72,11 +72,8 @@ class Survey:
         if tree.lease is not None and (died := self._died(tree.lease.get("run_id"))):
             return f"{died} died while it used it", f"loop resume {died}"
         if tree.git_dir is None:
-            return (
-                ("git does not know it any more", f"ls -la {quote(str(tree.path))}")
-                if any(tree.path.iterdir())
-                else ("", "")
-            )
+            is_empty = not any(tree.path.iterdir())
+            return ("", "") if is_empty else ("git does not know it any more", f"ls -la {quote(str(tree.path))}")
         if tree.name == GATE_WORKTREE or not tree.path.is_dir():
             return "", ""
         salvaged = list(self.git.refs(_OURS).values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,22 @@ def check_title(title: str) -> None:
             f"A title has at most {TITLE_BYTES} bytes, this one has {size}.",
             hint="Put the rest in the description: --description TEXT",
         )
+
+
+def cut_title(title: str) -> str:
+    """At most as many bytes as beads takes for a title."""
+    raw = title.encode("utf-8", "replace")
+    return title if len(raw) <= TITLE_BYTES else raw[: TITLE_BYTES - 3].decode("utf-8", "ignore") + "…"
+
+
+def memory_key(text: str, *, taken: Container[str]) -> str:
+    """A key that says what the memory is about: another memory's would replace that one."""
+    key = stem = "-".join(re.findall(r"[a-z0-9]+", text.lower())[:8])[:60] or "memory"
+    number = 1
+    while key in taken:
+        number += 1
+        key = f"{stem}-{number}"
+    return key
 
 
 def check_texts(*texts: str) -> None:

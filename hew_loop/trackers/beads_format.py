@@ -54,7 +54,7 @@ def parse_line(raw: bytes) -> Line:
     issue = _load(text, raw)
     if "_schema" in issue or issue.get("_type", "issue") != "issue":
         return Line(raw, issue=issue)
-    return Line(raw, id=_text(issue, "id", required=True), issue=issue, task=_task_of(issue))
+    return Line(raw, id=_text(issue, "id", required=True), issue=issue, task=task_of(issue))
 
 
 def new_line(members: Issue) -> Line:
@@ -86,6 +86,37 @@ def encode(value: Any) -> str:
     # None of these characters stands outside a text in JSON, so the whole document can be escaped at once.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return _ESCAPED.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
+def task_of(issue: Issue, *, is_file: bool = True) -> Task | None:
+    """The task that an issue object tells of; None for a tombstone. Raises `BadLine`.
+
+    Of a file, edges are taken as bd imports them; bd's own answers may hold several kinds of edge for one pair, and
+    hold edges and labels in no order.
+    """
+    status = _text(issue, "status") or "open"
+    if status == TOMBSTONE:
+        return None
+    read_time(issue.get("updated_at"))
+    priority = issue.get("priority", 0)  # an absent priority means 0 (beads.md §3.1)
+    if type(priority) is not int:
+        raise BadLine(f"its priority {priority!r} is not a number from 0 to 4")
+    labels = _labels(issue.get("labels"))
+    edges = _edges(issue) if issue.get("dependencies") else ()
+    return Task(
+        id=issue["id"],
+        title=_text(issue, "title"),
+        created_at=read_time(issue.get("created_at")) or _BEGINNING,
+        status=status,
+        priority=priority,
+        type=_text(issue, "issue_type") or "task",
+        assignee=_text(issue, "assignee"),
+        labels=labels if is_file else tuple(sorted(labels)),
+        edges=_first_of_pair(edges) if is_file else tuple(sorted(set(edges), key=lambda e: (e.target, e.kind))),
+        defer_until=read_time(issue.get("defer_until")),
+        pinned=issue.get("pinned") is True,
+        ephemeral=issue.get("ephemeral") is True,
+    )
 
 
 def time_text(moment: datetime) -> str:
@@ -160,30 +191,6 @@ def _no_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
-def _task_of(issue: Issue) -> Task | None:
-    status = _text(issue, "status") or "open"
-    if status == TOMBSTONE:
-        return None
-    read_time(issue.get("updated_at"))
-    priority = issue.get("priority", 0)  # an absent priority means 0 (beads.md §3.1)
-    if type(priority) is not int:
-        raise BadLine(f"its priority {priority!r} is not a number from 0 to 4")
-    return Task(
-        id=issue["id"],
-        title=_text(issue, "title"),
-        created_at=read_time(issue.get("created_at")) or _BEGINNING,
-        status=status,
-        priority=priority,
-        type=_text(issue, "issue_type") or "task",
-        assignee=_text(issue, "assignee"),
-        labels=_labels(issue.get("labels")),
-        edges=_edges(issue) if issue.get("dependencies") else (),
-        defer_until=read_time(issue.get("defer_until")),
-        pinned=issue.get("pinned") is True,
-        ephemeral=issue.get("ephemeral") is True,
-    )
-
-
 def _text(issue: Issue, name: str, *, required: bool = False) -> str:
     value = issue.get(name)
     if value is None and not required:
@@ -202,19 +209,27 @@ def _labels(value: object) -> tuple[str, ...]:
 
 
 def _edges(issue: Issue) -> tuple[Edge, ...]:
-    """As bd imports them: no edge to itself, and one for each pair, the first."""
-    edges: dict[str, Edge] = {}
+    """All but an edge to itself, which bd drops."""
+    edges: list[Edge] = []
     try:
         for record in cast("list[Issue]", issue["dependencies"]):
             target: object = record["depends_on_id"]
             kind: object = record.get("type") or "blocks"
             if not isinstance(target, str) or not isinstance(kind, str):
                 raise TypeError
-            if target != issue["id"] and target not in edges:
-                edges[target] = Edge(target, kind, _gate(record.get("metadata")) if kind == WAITS_FOR else "")
+            if target != issue["id"]:
+                edges.append(Edge(target, kind, _gate(record.get("metadata")) if kind == WAITS_FOR else ""))
     except (TypeError, KeyError, AttributeError):
         raise BadLine("its dependencies are not a list of edges") from None
-    return tuple(edges.values())
+    return tuple(edges)
+
+
+def _first_of_pair(edges: tuple[Edge, ...]) -> tuple[Edge, ...]:
+    """As bd imports them: one edge for each pair, the first."""
+    first: dict[str, Edge] = {}
+    for edge in edges:
+        first.setdefault(edge.target, edge)
+    return tuple(first.values())
 
 
 def _gate(metadata: object) -> str:

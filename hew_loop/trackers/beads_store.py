@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, cast
 from hew_loop.core.task import Edge, Task, TaskText
 from hew_loop.errors import HewError, UsageError
 from hew_loop.trackers.base import BugReport
-from hew_loop.trackers.beads_checks import TITLE_BYTES, check_kind, check_texts, check_title, check_type
+from hew_loop.trackers.beads_checks import check_kind, check_texts, check_title, check_type, cut_title, memory_key
 from hew_loop.trackers.beads_file import BeadsFile, Edit, Snapshot
 from hew_loop.trackers.beads_format import Issue, Line, changed_line, moved_on, new_line, time_text
 from hew_loop.trackers.beads_issue import (
@@ -143,7 +142,7 @@ class BeadsStore:
                 if line.task is not None and _issue(line).get("external_ref") == bug.external_ref:
                     return Edit(line.id, self._held_by(parked, line.id))
             new = NewIssue(
-                title=_cut(bug.title),
+                title=cut_title(bug.title),
                 description=bug.description,
                 type="bug",
                 priority=bug.priority,
@@ -168,11 +167,7 @@ class BeadsStore:
             memories = [line.issue for line in snapshot.lines if not line.id and line.issue]
             if any(memory.get("value") == text for memory in memories):
                 return Edit(None)
-            key = stem = "-".join(re.findall(r"[a-z0-9]+", text.lower())[:8])[:60] or "memory"
-            number = 1
-            while any(memory.get("key") == key for memory in memories):
-                number += 1
-                key = f"{stem}-{number}"
+            key = memory_key(text, taken={str(memory.get("key")) for memory in memories})
             return Edit(None, (new_line({"_type": "memory", "key": key, "value": text}),))
 
         self._file.update(change)
@@ -257,9 +252,3 @@ def _noted(line: Line, text: str) -> dict[str, str]:
     if not text or text in notes:
         return {}
     return {"notes": f"{notes}\n{text}" if notes else text}
-
-
-def _cut(title: str) -> str:
-    """At most as many bytes as beads takes for a title."""
-    raw = title.encode("utf-8", "replace")
-    return title if len(raw) <= TITLE_BYTES else raw[: TITLE_BYTES - 3].decode("utf-8", "ignore") + "…"

@@ -41,6 +41,32 @@ def refuse_bd(directory: Path) -> TrackerError:
     )
 
 
+def missing_bd(directory: Path) -> TrackerError:
+    """The error where only bd could say what is ready, and there is none."""
+    return TrackerError(
+        f"{directory} belongs to bd, and there is no bd on PATH.",
+        hint="Install bd, or put its folder on PATH (cron has a short one: set PATH in the crontab). "
+        "issues.jsonl beside it may be an old export, so it is not read instead.",
+    )
+
+
+def no_bd_store(directory: Path) -> TrackerError:
+    """The error where bd is asked for by name, and there is no store of its."""
+    return TrackerError(
+        f"There is no store of bd's in {directory}.",
+        hint="Make one: bd init (from an issues.jsonl: bd init --from-jsonl), or leave out --tracker bd.",
+    )
+
+
+def live_lines(jsonl: Path) -> int:
+    """How many issues the export tells of, deleted ones not counted; 0 where there is no such file."""
+    try:
+        lines = jsonl.read_bytes().splitlines()
+    except OSError:
+        return 0
+    return sum(b'"id"' in line and b'"tombstone"' not in line for line in lines)
+
+
 def _names_database(metadata: Path) -> bool:
     """A damaged metadata.json counts too: what it named is not known, so nobody may take the store for ours."""
     try:
