@@ -23,7 +23,7 @@ from hew_loop.core.state import FINAL, RunState
 from hew_loop.core.transitions import apply, begin, replay
 from hew_loop.engine import journal as journals
 from hew_loop.engine import opening, recovery, run_folder, strays
-from hew_loop.engine.context import KEEP, RunContext, run_environment, utc_now
+from hew_loop.engine.context import KEEP, RunContext, SteadyClock, run_environment, utc_now
 from hew_loop.engine.gate import GateCache
 from hew_loop.engine.journal import Journal
 from hew_loop.engine.lock import RunLock
@@ -114,7 +114,7 @@ class Session:
     def pool(self) -> Pool:
         return Pool(self.git, Pool.default_root(self.git, self.env))
 
-    def context(self, folder: RunFolder, policy: Policy, base: str) -> RunContext:
+    def context(self, folder: RunFolder, policy: Policy, base: str, clock: SteadyClock) -> RunContext:
         env = run_environment(
             run_id=folder.run_id,
             guard=self.guard.env,
@@ -137,6 +137,7 @@ class Session:
             primer=primer.decode("utf-8", "replace") if primer else "",
             cache=GateCache(self.git.common_dir / "hew-loop" / "gate-cache.json"),
             tripwire=tripwire,
+            clock=clock,
         )
 
 
@@ -179,7 +180,8 @@ def start(
             store=tracker.store,
             pid=os.getpid(),
         )
-        with Journal(folder.journal, seq=0, clock=utc_now) as journal:
+        clock = SteadyClock()
+        with Journal(folder.journal, seq=0, clock=clock) as journal:
             stamped = journal.append(started)
             journal.sync()
             run_folder.point_latest(folder)
@@ -187,7 +189,7 @@ def start(
             state = begin(stamped)
             for listener in listeners:
                 listener(stamped, state, state)
-            context = held.context(folder, policy, where.base)
+            context = held.context(folder, policy, where.base, clock)
             state = _tell(journal, state, listeners, [ev.Noticed(text) for text in told])
             return _drive(git, Loop(context, journal, state, listeners))
 
@@ -276,12 +278,13 @@ def _carry_on(
     """Recover, then drive to the end again: with `settle`, without starting anything."""
     text = journals.read(folder.journal)
     state = replay(text.events)
-    context = held.context(folder, _with_secrets(held, state.policy), state.start.base)
+    clock = SteadyClock(after=state.now)
+    context = held.context(folder, _with_secrets(held, state.policy), state.start.base, clock)
     folder.stop_file.unlink(missing_ok=True)
     (folder.path / "manifest.json").unlink(missing_ok=True)  # it stands for a run that has ended
     files = RunFiles(folder)
     listeners: tuple[Observer, ...] = (files, *observers(folder))
-    with Journal.reopen(folder.journal, text, clock=utc_now) as journal:
+    with Journal.reopen(folder.journal, text, clock=clock) as journal:
         told = strays.gather(held.git, held.pool, held.tracker, but=folder.run_id)
         found = recovery.recover(context, state)
         resumed = ev.Resumed(settle=settle, onto=onto, pid=os.getpid(), cut_bytes=text.torn_bytes)

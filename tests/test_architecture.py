@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "": set[str](),
     "__main__": {"cli"},
     "errors": set[str](),
-    "crash": set[str](),
+    "crash": {"core"},
     "core": {"errors"},
     "process": {"errors"},
     "config": {"core", "errors"},

@@ -99,11 +99,11 @@ def dependencies(tasks: Mapping[str, Task], task_id: str) -> frozenset[str]:
 
 
 def children(tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
-    """Direct children by edge, in the order of `tasks`; a dotted id alone makes no child."""
+    """Direct children by edge, in the order of `tasks`; a dotted id alone makes no child, nor is a task its own."""
     below: dict[str, list[str]] = {}
     for task in tasks.values():
         for edge in task.edges:
-            if edge.kind == PARENT_CHILD:
+            if edge.kind == PARENT_CHILD and edge.target != task.id:
                 below.setdefault(edge.target, []).append(task.id)
     return {parent: tuple(ids) for parent, ids in below.items()}
 
@@ -183,8 +183,9 @@ def _steps(tasks: Mapping[str, Task], task_id: str, below: Mapping[str, tuple[st
     for edge in task.edges if task else ():
         if edge.kind == WAITS_FOR:
             yield from below.get(edge.target, ())
-        elif (edge.kind in HARD or edge.kind == PARENT_CHILD) and edge.target in tasks:
-            yield edge.target
+        elif edge.kind in HARD or (edge.kind == PARENT_CHILD and edge.target != task_id):
+            if edge.target in tasks:
+                yield edge.target
 
 
 def _path(tasks: Mapping[str, Task], start: str, goal: str, below: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import anyio
 
@@ -26,6 +26,17 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class SteadyClock:
+    """UTC that always moves forward, whatever the machine's clock does: "after our last write" must mean that."""
+
+    def __init__(self, after: datetime | None = None) -> None:
+        self._last = after or datetime.min.replace(tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self._last = max(utc_now(), self._last + timedelta(microseconds=1))
+        return self._last
+
+
 @dataclass(frozen=True)
 class RunContext:
     run_id: str
@@ -43,7 +54,7 @@ class RunContext:
     tripwire: Tripwire
     stop_now: anyio.Event = field(default_factory=anyio.Event)
     tracker_lock: anyio.Lock = field(default_factory=anyio.Lock)
-    clock: Callable[[], datetime] = utc_now
+    clock: Callable[[], datetime] = field(default_factory=SteadyClock)
 
     def mark(self, what: str) -> str:
         """The mark by which the processes of one activity are found."""

@@ -117,8 +117,8 @@ async def land(context: RunContext, state: RunState, n: int, action: ac.Land) ->
         if not moved and there != action.new:
             _put_back(context, n, there, action.old)
             return ev.LandRefused(n, action.old, found=there or "")
-        for task in {state.iterations[e].spec.task for e in action.entries if e != LAUNCH}:
-            _drop_branches(context, state, task, action.new)
+        tasks = {state.iterations[e].spec.task for e in action.entries if e != LAUNCH}
+        _drop_branches(context, state, tasks, action.new)
         return ev.Landed(n)
 
     return await in_thread(move)
@@ -132,13 +132,15 @@ def _put_back(context: RunContext, n: int, there: str | None, tip: str) -> None:
     context.git.update_ref(ref, tip, old=there)
 
 
-def _drop_branches(context: RunContext, state: RunState, task: str, tip: str) -> None:
-    """Remove the task's branches whose work has landed; one that holds anything else stays."""
-    for attempt in range(1, state.records[task].attempts + 1):
-        ref = f"refs/heads/{branch_name(context.run_id, task, attempt)}"
-        head = context.git.commit_id(ref)
-        if head is not None and context.git.is_ancestor(head, tip):
-            context.git.delete_ref(ref, old=head)
+def _drop_branches(context: RunContext, state: RunState, tasks: set[str], tip: str) -> None:
+    """Remove the tasks' branches whose work has landed; one that holds anything else stays."""
+    attempts = ((task, attempt) for task in tasks for attempt in range(1, state.records[task].attempts + 1))
+    theirs = {f"refs/heads/{branch_name(context.run_id, task, attempt)}" for task, attempt in attempts}
+    try:
+        landed = context.git.refs_merged_into(tip, f"refs/heads/loop/{context.run_id}/")
+        context.git.delete_refs({ref: head for ref, head in landed.items() if ref in theirs})
+    except RepoError:
+        return  # the work has landed all the same; `loop prune` finds what is left
 
 
 async def verify(context: RunContext, n: int, action: ac.Verify) -> ev.Event:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -51,8 +51,10 @@ class Survey:
     _kept: list[str] = field(default_factory=list[str])
 
     def things(self) -> tuple[Thing, ...]:
-        """Worktrees first: a branch that one of them holds can go only after it."""
-        return (*self.worktrees(), *self.branches(), *self.private_refs())
+        """In the order in which they can go: a branch that a worktree holds goes after it."""
+        trees = tuple(self.worktrees())
+        freed = frozenset(Path(tree.name) for tree in trees if tree.removable)
+        return (*trees, *self.branches(freed), *self.private_refs())
 
     # -- worktrees
 
@@ -109,15 +111,18 @@ class Survey:
 
     # -- branches and private refs
 
-    def branches(self) -> Iterator[Thing]:
-        """The newest first: an attempt that a later one was built on is not lost with its own branch."""
-        checked_out = self.git.checked_out()
+    def branches(self, freed: Container[Path] = ()) -> Iterator[Thing]:
+        """The newest first: an attempt that a later one was built on is not lost with its own branch.
+
+        What is checked out in one of the worktrees `freed` does not count as checked out.
+        """
+        checked_out = {branch: path for branch, path in self.git.checked_out().items() if path not in freed}
         for ref, commit in sorted(self.git.refs(f"{_BRANCHES}loop/").items(), key=_newest_first, reverse=True):
             branch = ref.removeprefix(_BRANCHES)
             run_id, _, name = branch.removeprefix("loop/").partition("/")
             if not RUN_ID.fullmatch(run_id) or not name:
                 continue  # somebody else's
-            if branch in checked_out:
+            if branch in checked_out and is_settled(self.runs, run_id):
                 yield self._keep("branch", branch, commit, f"it is checked out in {checked_out[branch]}")
             else:
                 yield self._ref("branch", branch, commit, run_id, name)

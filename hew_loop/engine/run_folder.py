@@ -63,10 +63,10 @@ def create(root: Path, run_id: str) -> RunFolder:
         if not ignore.exists():
             ignore.write_text("*\n")
         folder = RunFolder(base / run_id)
+        if folder.path.exists():
+            raise UsageError(f"the run {run_id} exists already", hint="give another --run-id, or none")
         folder.path.mkdir()
         (folder.path / "gates").mkdir()
-    except FileExistsError:
-        raise UsageError(f"the run {run_id} exists already", hint="give another --run-id, or none") from None
     except OSError as error:
         raise HewError(
             f"cannot write {base}: {error.strerror}", hint="make the folder writable, or free some space"

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from hew_loop.errors import RepoError
 from hew_loop.repo.git import Git
+from hew_loop.repo.porcelain import is_under
 
 
 class Tripwire:
-    """Compares with what it saw last, so that each change is told once. Blocking; safe from several threads."""
+    """Compares with what it saw last, so that each change is told once. Safe from several threads; `ended` blocks."""
 
     def __init__(self, git: Git, keep: Sequence[str]) -> None:
         self._git = git
         self._keep = tuple(keep)
         self._lock = threading.Lock()
-        self._running: set[int] = set()
+        self._running: frozenset[int] = frozenset()
+        self._running_lock = threading.Lock()
         self._seen = self._look()
 
     def began(self, iteration: int) -> None:
         """From now on a change may be its work."""
-        with self._lock:
-            self._running.add(iteration)
+        with self._running_lock:
+            self._running |= {iteration}
 
     def ended(self, iteration: int) -> tuple[str, ...]:
         """Sentences about what changed since the last look, with all iterations that ran; empty almost always."""
         with self._lock:
             before, self._seen = self._seen, self._look()
             after = self._seen
-            numbers = ", ".join(map(str, sorted({*self._running, iteration})))
-            self._running.discard(iteration)
+        with self._running_lock:
+            numbers = ", ".join(map(str, sorted(self._running | {iteration})))
+            self._running -= {iteration}
         ran = f"while iteration {numbers} ran" if numbers.isdigit() else f"while the iterations {numbers} ran"
         told: list[str] = []
         if changed := {path for path, _ in before[0] ^ after[0]}:
@@ -46,9 +50,10 @@ class Tripwire:
     def _look(self) -> tuple[frozenset[tuple[str, str]], str, str]:
         top = self._git.launch_root
         try:
-            dirty = frozenset((p.path, _stamp(top / p.path)) for p in self._git.dirty_paths(top, exclude=self._keep))
-            head = self._git.head()
-            at = f"{head.branch or 'detached'}@{(head.commit or 'unborn')[:12]}"
+            status = self._git.status(top)
+            touched = (e for e in status.entries if not is_under(e.path, self._keep))
+            dirty = frozenset((e.path, _stamp(top / os.fsdecode(e.raw))) for e in touched)
+            at = f"{status.branch or 'detached'}@{(status.commit or 'unborn')[:12]}"
         except RepoError as error:
             dirty, at = frozenset[tuple[str, str]](), f"unreadable ({error.message})"
         return dirty, at, self._git.shared_state()

@@ -158,7 +158,9 @@ class _Collection:
 
     def _unhide(self) -> bool:
         """Take back `--assume-unchanged` and `--skip-worktree`, which hide changes from us and from every reset."""
-        listed = list(parse_index(self._run("ls-files", "-v", "-s", "-z")))
+        listing = fields(self._run("ls-files", "-v", "-s", "-z"))
+        # Of the ordinary files, often tens of thousands, only the folders matter.
+        listed = list(parse_index(b"\0".join(line for line in listing if not line.startswith(b"H 100"))))
         hidden = [entry for entry in listed if self._is_hidden(entry)]
         for option in ("--no-assume-unchanged", "--no-skip-worktree"):
             if hidden:
@@ -166,7 +168,8 @@ class _Collection:
         if hidden:
             names = ", ".join(shown(entry.raw) for entry in hidden[:5])
             self.notes.append(f"Changes to files were hidden from git, and count again ({len(hidden)}: {names}).")
-        folders = {name for entry in listed for name in _parents(entry.raw)}
+        direct = {line.partition(b"\t")[2].rpartition(b"/")[0] for line in listing}
+        folders = {name for folder in direct if folder for name in (folder, *_parents(folder))}
         found = [name for name in sorted(folders) if os.path.lexists(self._at(name) / ".git")]
         links = self._made_links([entry.raw for entry in listed if entry.mode == "160000"])
         for name in (*found, *links):
@@ -307,7 +310,7 @@ class _Collection:
         if now != head:
             self._move(ref, head, old=now if now is not None else branch_tip)
         if admin.read_head(self.worktree) != head:
-            self._run("update-ref", "--no-deref", "HEAD", head)
+            admin.write_head(self.worktree, head)
 
     def _commits_only(self) -> Collected:
         """The files are gone: the branch keeps what was committed on it, or on its HEAD."""

@@ -181,6 +181,15 @@ class Git:
             return False
         raise refusal(done, f"update-ref -d {ref}")
 
+    def delete_refs(self, refs: Mapping[str, str]) -> None:
+        """Delete each that is still where the mapping says; one process unless one of them has moved."""
+        for ref in refs:
+            _check_ref(ref)
+        wanted = "".join(f"delete {ref} {old}\n" for ref, old in refs.items())
+        if wanted and not self.call("update-ref", "--no-deref", "--stdin", stdin=wanted.encode(), durable=True).ok:
+            for ref, old in refs.items():
+                self.delete_ref(ref, old=old)
+
     def blocking_branch(self, run_id: str | None = None) -> str | None:
         """A branch of the user's whose name leaves no room for `loop/<run-id>/...` branches, or None."""
         existing = self.refs("refs/heads/loop")

@@ -10,23 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from hew_loop.core.graph import BLOCKING
 from hew_loop.core.task import NEEDS_HUMAN, Edge, Task, TaskText
 from hew_loop.errors import TrackerError
 from hew_loop.trackers.base import BugReport
 from hew_loop.trackers.bd_call import ACTOR, Answer, Bd, passable
+from hew_loop.trackers.bd_checks import check_id, check_state, doubt_emptiness, is_unknown
 from hew_loop.trackers.bd_json import read_task, tasks_of, text_of
 from hew_loop.trackers.beads_checks import cut_title, memory_key
 from hew_loop.trackers.beads_format import Issue
-from hew_loop.trackers.choose import live_lines, missing_bd
+from hew_loop.trackers.beads_issue import EXTERNAL
+from hew_loop.trackers.choose import missing_bd
 
-KNOWN_VERSIONS: Final = ((0, 49), (1, 0), (1, 1), (1, 2), (1, 3))
 MEMORY_LABEL: Final = "memory"
-"""Before 0.58 bd keeps no memories: they are closed issues with this label then."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+"""Before 0.58 bd keeps no memories: there they are closed issues with this label."""
+_LIST: Final = ("list", "--all", "--limit=0", "--sort=id")
 
 
 class BdTracker:
-    """`Tracker` on bd's store in the beads directory `directory`."""
+    """`Tracker` on bd's store in a beads directory."""
 
     kind = "bd"
 
@@ -36,14 +38,14 @@ class BdTracker:
 
     @classmethod
     def open(cls, directory: Path, env: Mapping[str, str] = os.environ) -> BdTracker:
-        """Starts nothing. Raises TrackerError when there is no `bd` on PATH."""
+        """Starts nothing yet. Raises TrackerError when there is no `bd` on PATH."""
         program = shutil.which("bd", path=env.get("PATH"))
         if program is None:
             raise missing_bd(directory)
         return cls(Bd(program, directory.absolute(), dict(env)))
 
     def carrying(self, env: Mapping[str, str]) -> BdTracker:
-        """The same, its children with these variables too: so that they end with the run that started them."""
+        """The same, with more variables for its children: so that they end with the run that started them."""
         return BdTracker(replace(self._bd, env={**self._bd.env, **env}))
 
     @property
@@ -57,62 +59,61 @@ class BdTracker:
 
     def version(self) -> str:
         """`1.0.5`. Raises TrackerError when it cannot be told."""
-        answer = self._bd.call("version")
-        said = answer.object().get("version")
+        said = self._bd.call("version").object().get("version")
         found = re.match(r"v?(\d+\.\d+\.\d+\S*)", said) if isinstance(said, str) else None
-        if not answer.ok or found is None:
+        if found is None:
             raise TrackerError(f"{self.program} does not tell its version.", hint="Is that beads' bd? See: bd version")
         return found[1]
 
     def read(self) -> tuple[Task, ...]:
-        """One call, whatever the number of tasks: `bd list` shows their edges on every known version."""
+        """One call, whatever the number of tasks: `bd list` shows their edges too."""
         # Gates and templates are hidden otherwise; a gate that is not seen would block nobody.
-        shown = ("--include-gates", "--include-templates")
-        tasks = tasks_of(self._bd.call("list", "--all", "--limit=0", "--sort=id", *shown).issues())
+        tasks = tasks_of(self._bd.call(*_LIST, "--include-gates", "--include-templates").issues())
         if not tasks:
-            self._doubt_emptiness()
+            doubt_emptiness(self._bd, seen=len(self._seen))
+        tasks += self._hidden_blockers(tasks)
         self._seen = frozenset(task.id for task in tasks)
         return tasks
 
     def show(self, task_id: str) -> TaskText | None:
-        self._check_id(task_id)
+        check_id(task_id, seen=self._seen)
         answer = self._bd.call("show", task_id)
-        if not (answer.ok and answer.value is not None) and _is_unknown(answer, task_id):
+        if is_unknown(answer, task_id):
             return None
-        for issue in answer.issues():
-            if issue.get("id") == task_id:
-                return text_of(issue)
-        return None  # bd takes a part of an id for the whole one; ours does not exist
+        # bd takes a part of an id for the whole one: another id means that there is no such task.
+        found = next((issue for issue in answer.issues() if issue.get("id") == task_id), None)
+        return text_of(found) if found is not None else None
 
     def claim(self, task_id: str, actor: str) -> str:
         before = self.show(task_id)
         if before is None:
             return f"there is no task {task_id}"
-        if (why_not := _why_not_ours(before.task, actor)) is None:
+        why_not = _why_not_ours(before.task, actor)
+        if why_not is None:
             return ""
+        # 0.49 takes tasks that are blocked or deferred, too.
         if before.task.status != "open" or before.task.assignee not in ("", actor):
             return why_not
         if before.task.assignee:
-            self._update(task_id, "--assignee=")  # 0.49 refuses even the same actor
+            self._change(before, "--assignee=")  # 0.49 refuses its own actor
         answer = self._bd.call("update", task_id, "--claim", actor=actor)
         after = self.show(task_id)
         if after is None:
             return "it was deleted while it was being claimed"
-        if (why_not := _why_not_ours(after.task, actor)) is None:
-            return ""
-        if after.task.status == "open" and not after.task.assignee:
-            raise answer.failure()  # nobody took it, so it was not a refusal
-        return why_not
+        why_not = _why_not_ours(after.task, actor)
+        if why_not is not None and after.task.status == "open" and not after.task.assignee:
+            raise answer.failure()  # nobody else took it: that was no refusal
+        return why_not or ""
 
     def release(self, task_id: str, actor: str, note: str) -> None:
         """A status that somebody gave it meanwhile (blocked, deferred) stays; only the claim goes."""
         found = self.show(task_id)
         if found is None or found.task.is_closed or found.task.assignee != actor:
             return
-        status = "open" if found.task.status == "in_progress" else found.task.status
-        changes = (f"--status={status}",) if status != found.task.status else ()
-        task = self._update(task_id, *changes, "--assignee=", *_appended(found, note))
-        self._expect(task, status=status, assignee="")
+        was_in_progress = found.task.status == "in_progress"
+        status = ("--status=open",) if was_in_progress else ()
+        task = self._change(found, *status, "--assignee=", note=note)
+        check_state(task, status="open" if was_in_progress else found.task.status, assignee="")
 
     def close(self, task_id: str, reason: str) -> None:
         """What has landed is closed, also where a person gave it a blocker meanwhile."""
@@ -122,26 +123,25 @@ class BdTracker:
             answer = self._bd.call(*words)
             if "--force" in answer.error:
                 answer = self._bd.call(*words, "--force")
-            self._expect(self._one(answer, task_id), status="closed")
-        if found.task.assignee and (not found.task.is_closed or found.task.assignee.startswith(f"{ACTOR}/")):
-            self._expect(self._update(task_id, "--assignee="), status="closed", assignee="")
+            check_state(_changed(answer, task_id), status="closed")
+        is_ours = found.task.assignee.startswith(f"{ACTOR}/")  # closed by its own agent
+        if found.task.assignee and (is_ours or not found.task.is_closed):
+            check_state(self._change(found, "--assignee="), status="closed", assignee="")
 
     def reopen(self, task_id: str, reason: str) -> None:
         found = self._existing(task_id)
         if found.task.is_closed:
-            # `update --status` would leave the time and the reason of its closing on some versions.
-            self._expect(self._one(self._bd.call("reopen", task_id), task_id), status="open")
-        changes = _appended(found, reason)
-        if found.task.assignee or changes or found.task.status not in ("open", "closed"):
-            task = self._update(task_id, "--status=open", "--assignee=", *changes)
-            self._expect(task, status="open", assignee="")
+            check_state(_changed(self._bd.call("reopen", task_id), task_id), status="open")
+        elif found.task.status == "open" and not found.task.assignee and not _is_new(found, reason):
+            return
+        task = self._change(found, "--status=open", "--assignee=", note=reason)
+        check_state(task, status="open", assignee="")
 
     def file_bug(self, bug: BugReport) -> str:
         """The bug is filed even when the parked task is gone from the store."""
-        issues = {str(issue.get("id")): issue for issue in self._list()}
-        bug_id = next((id for id, each in issues.items() if each.get("external_ref") == bug.external_ref), "")
-        if not bug_id:
-            bug_id = self._create(bug)
+        issues = {str(issue.get("id")): issue for issue in self._bd.call(*_LIST).issues()}
+        filed = (task_id for task_id, issue in issues.items() if issue.get("external_ref") == bug.external_ref)
+        bug_id = next(filed, "") or self._create(bug)
         parked = issues.get(bug.blocks)
         task = read_task(parked) if parked is not None else None
         if task is not None and Edge(bug_id) not in task.edges:
@@ -152,33 +152,30 @@ class BdTracker:
         return bug_id
 
     def note(self, task_id: str, text: str) -> None:
-        changes = _appended(self._existing(task_id), text)
-        if changes:
-            self._update(task_id, *changes)
+        self._change(self._existing(task_id), note=text)
 
     def remember(self, text: str) -> None:
         """`bd remember`; before 0.58 a closed issue labelled `memory`, found again by its description."""
         answer = self._bd.call("memories")
         if "unknown command" in answer.error:
-            self._remember_as_issue(text)
+            self._remember_as_issue(passable(text))
             return
         memories = answer.object()
-        if text not in memories.values():
-            key = memory_key(text, taken=memories)
-            kept = self._bd.call("remember", f"--key={key}", "--", text).object()
+        if passable(text) not in memories.values():
+            kept = self._bd.call("remember", f"--key={memory_key(text, taken=memories)}", "--", text).object()
             if kept.get("value") != passable(text):
                 raise TrackerError(f"bd was to remember {text!r}, and answered {kept!r}.")
 
     def _remember_as_issue(self, text: str) -> None:
-        for issue in self._list():
-            if MEMORY_LABEL in (issue.get("labels") or ()) and issue.get("description") == passable(text):
+        for issue in self._bd.call(*_LIST).issues():
+            if MEMORY_LABEL in (issue.get("labels") or ()) and issue.get("description") == text:
                 return
-        title = cut_title(" ".join(text.split()) or "memory")
+        title = cut_title(" ".join(text.split())) or MEMORY_LABEL
         words = (f"--title={title}", "--type=chore", f"--description={text}", f"--labels={MEMORY_LABEL},{NEEDS_HUMAN}")
-        self.close(_id_of(self._bd.call("create", *words)), "A memory, not work.")
+        self.close(_new_id(self._bd.call("create", *words)), "A memory, not work.")
 
     def _create(self, bug: BugReport) -> str:
-        """Read back, because labels of a new issue may be lost silently, and one of them keeps the loop off it."""
+        """Read back, because the labels of a new issue may be lost silently, and one of them keeps the loop off it."""
         answer = self._bd.call(
             "create",
             f"--title={cut_title(bug.title)}",
@@ -186,19 +183,31 @@ class BdTracker:
             f"--priority={bug.priority}",
             f"--external-ref={bug.external_ref}",
             f"--description={bug.description or bug.title}",
-            *([f"--labels={','.join(bug.labels)}"] if bug.labels else ()),
+            f"--labels={','.join(bug.labels)}",
         )
-        bug_id = _id_of(answer)
-        made = self._existing(bug_id).task
-        if missing := sorted(set(bug.labels) - set(made.labels)):
+        bug_id = _new_id(answer)
+        missing = sorted(set(bug.labels) - set(self._existing(bug_id).task.labels))
+        if missing:
             raise TrackerError(
                 f"bd created {bug_id} without its labels {', '.join(missing)}.",
                 hint=f"bd label add {bug_id} {missing[0]}",
             )
         return bug_id
 
-    def _list(self) -> list[Issue]:
-        return self._bd.call("list", "--all", "--limit=0", "--sort=id").issues()
+    def _hidden_blockers(self, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+        """What blocks without being listed: messages, agents and others that bd keeps apart. One call for all."""
+        listed = {task.id for task in tasks}
+        targets = {edge.target for task in tasks if not task.is_closed for edge in task.edges if edge.kind in BLOCKING}
+        wanted = sorted(target for target in targets - listed if not target.startswith(("-", EXTERNAL)))
+        if not wanted:
+            return ()
+        answer = self._bd.call("show", *wanted)
+        if answer.value is None or not answer.ok:
+            if is_unknown(answer, wanted[0]):
+                return ()  # deleted: they block nobody
+            raise answer.failure()
+        texts = (text_of(issue) for issue in answer.issues() if issue.get("id") in wanted)
+        return tuple(text.task for text in texts if text is not None)
 
     def _existing(self, task_id: str) -> TaskText:
         found = self.show(task_id)
@@ -206,57 +215,29 @@ class BdTracker:
             raise TrackerError(f"There is no task {task_id!r}.", hint="See all: bd list --all --limit 0")
         return found
 
-    def _update(self, task_id: str, *changes: str) -> Task:
-        return self._one(self._bd.call("update", task_id, *changes), task_id)
-
-    def _one(self, answer: Answer, task_id: str) -> Task:
-        """The one task that was changed. Raises TrackerError when it is another: bd completes a part of an id."""
-        issues = answer.issues()
-        ids = [issue.get("id") for issue in issues]
-        if ids != [task_id]:
-            if not ids:
-                raise answer.failure()
-            raise TrackerError(f"{answer.words} was meant for {task_id!r}, but bd changed {ids}.", hint="See: bd show")
-        task = read_task(issues[0])
-        if task is None:
-            raise TrackerError(f"{task_id} was deleted meanwhile.")
-        return task
-
-    def _expect(self, task: Task, *, status: str, assignee: str | None = None) -> None:
-        if task.status != status or (assignee is not None and task.assignee != assignee):
-            owner = f", assigned to {task.assignee}" if task.assignee else ""
-            raise TrackerError(
-                f"{task.id} should be {status} now, but bd shows it {task.status}{owner}.", hint=f"bd show {task.id}"
-            )
-
-    def _check_id(self, task_id: str) -> None:
-        """Without an id bd acts on the issue that was touched last; with a part of one, on whatever it fits."""
-        is_full = "-" in task_id.strip() or task_id in self._seen
-        if not task_id.strip() or task_id.startswith("-") or _CONTROL.search(task_id) or not is_full:
-            raise TrackerError(f"{task_id!r} is not a full task id.", hint="Full ids: bd list --all --limit 0 --json")
-
-    def _doubt_emptiness(self) -> None:
-        """A lost or damaged database is made anew without a word, and is empty then."""
-        if self._seen:
-            raise TrackerError(
-                f"bd suddenly shows no task in {self.store}; a moment ago there were {len(self._seen)}.",
-                hint="Look at the store: bd where, bd list --all",
-            )
-        lines = live_lines(self._bd.directory / "issues.jsonl")
-        if lines:
-            raise TrackerError(
-                f"bd shows an empty store, but {self._bd.directory / 'issues.jsonl'} holds {lines} issues.",
-                hint="Is the file right? bd import -i FILE (1.x: bd import FILE). Is the store? Then move the file away.",
-            )
+    def _change(self, found: TaskText, *changes: str, note: str = "") -> Task:
+        """Make the changes and append `note`, unless it is there already; the task as bd shows it afterwards."""
+        task_id = found.task.id
+        note = note if _is_new(found, note) else ""
+        if not changes and not note:
+            return found.task
+        answer = self._bd.call("update", task_id, *changes, *([f"--append-notes={note}"] if note else ()))
+        if "unknown flag: --append-notes" in answer.error:  # 0.49.0
+            whole = f"{found.notes}\n{note}" if found.notes else note
+            answer = self._bd.call("update", task_id, *changes, f"--notes={whole}")
+        return _changed(answer, task_id)
 
 
-def version_note(version: str) -> str:
-    """What doctor says about a version that is none of those the adapter was built on; else empty."""
-    numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
-    if numbers in KNOWN_VERSIONS:
-        return ""
-    known = ", ".join(f"{major}.{minor}.x" for major, minor in KNOWN_VERSIONS)
-    return f"bd {version} is none of the versions that this was built on ({known}); it is used all the same"
+def _changed(answer: Answer, task_id: str) -> Task:
+    """The one task that was changed. Raises TrackerError when it is none, or another: bd completes parts of ids."""
+    issues = answer.issues()
+    ids = [issue.get("id") for issue in issues]
+    if ids and ids != [task_id]:
+        raise TrackerError(f"{answer.words} was meant for {task_id!r}, but bd changed {ids}.", hint="See: bd show")
+    task = read_task(issues[0]) if ids else None
+    if task is None:
+        raise answer.failure()
+    return task
 
 
 def _why_not_ours(task: Task, actor: str) -> str | None:
@@ -268,18 +249,11 @@ def _why_not_ours(task: Task, actor: str) -> str | None:
     return None
 
 
-def _is_unknown(answer: Answer, task_id: str) -> bool:
-    """bd says that no issue has this id, or that it fits several; anything else is a store that cannot be read."""
-    text = f"{answer.error}\n{answer.warning}"
-    return f'no issue found matching "{task_id}"' in text or f'ambiguous ID "{task_id}"' in text
+def _is_new(found: TaskText, note: str) -> bool:
+    return bool(note) and passable(note) not in found.notes
 
 
-def _appended(found: TaskText, note: str) -> tuple[str, ...]:
-    """The change that appends `note`; none when it is empty or there already."""
-    return (f"--append-notes={note}",) if note and passable(note) not in found.notes else ()
-
-
-def _id_of(answer: Answer) -> str:
+def _new_id(answer: Answer) -> str:
     value = answer.object().get("id")
     if not isinstance(value, str) or not value:
         raise answer.failure()

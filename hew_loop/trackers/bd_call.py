@@ -77,7 +77,9 @@ class Answer:
         return cast("Issue", value)
 
     def failure(self) -> TrackerError:
-        return TrackerError(f"{self.words}: {self.error or 'it answered nothing'}", hint=_way_out(self.error))
+        return TrackerError(
+            f"{self.words}: {self.error or self.warning or 'it answered nothing'}", hint=_way_out(self.error)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Bd:
     pauses_s: Sequence[float] = PAUSES_S
 
     def call(self, *words: str, actor: str = ACTOR) -> Answer:
-        """Run `bd WORDS --json`. Raises TrackerError when it cannot be started, does not end, or reads elsewhere."""
+        """Run `bd --json WORDS`. Raises TrackerError when it cannot be started, does not end, or reads elsewhere."""
         answer = self._once(words, actor)
         for pause_s in self.pauses_s:
             if not _BUSY.search(answer.error):
@@ -102,7 +104,7 @@ class Bd:
         return answer
 
     def _once(self, words: tuple[str, ...], actor: str) -> Answer:
-        argv = [self.program, *map(passable, words), "--json"]
+        argv = [self.program, "--json", *map(passable, words)]
         done = process.run(argv, cwd=self.directory.parent, env=self._environment(actor), timeout_s=self.timeout_s)
         shown = " ".join(("bd", *words[:2])).rstrip()
         if done.timed_out:
@@ -145,10 +147,10 @@ def passable(text: str) -> str:
 def _json(text: str) -> object:
     """None for what is not JSON: a help text, `No updates specified`, nothing."""
     try:
-        value: object = json.loads(text)
+        value = cast("object", json.loads(text))
     except (ValueError, RecursionError):
         return None
-    members = cast("Issue", value) if isinstance(value, dict) else {}
+    members: Issue = cast("Issue", value) if isinstance(value, dict) else {}
     return members["data"] if members.keys() == {"schema_version", "data"} else value
 
 

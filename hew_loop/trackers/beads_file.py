@@ -208,17 +208,21 @@ def _no_collection() -> Generator[None]:
 
 
 def _arranged(snapshot: Snapshot, changed: tuple[Line, ...]) -> tuple[Line, ...]:
-    """All lines, issues sorted by id in byte order as beads writes them; what is no issue stays where it was."""
+    """All lines, issues sorted by id in byte order as beads writes them; what is no issue stays where it was.
+
+    A changed memory takes the place of the one with its key.
+    """
+    memories = {key: line for line in changed if (key := line.memory)}
     by_id = {**snapshot.by_id, **{line.id: line for line in changed if line.id}}
     # The order of code points is the order of UTF-8 bytes.
     issues = iter([by_id[task_id] for task_id in sorted(by_id)])
     last = max((i for i, line in enumerate(snapshot.lines) if line.id), default=-1)
     arranged: list[Line] = []
     for i, line in enumerate(snapshot.lines):
-        arranged.append(next(issues) if line.id else line)
+        arranged.append(next(issues) if line.id else memories.pop(line.memory, line))
         if i == last:
             arranged.extend(issues)
-    return (*arranged, *issues, *(line for line in changed if not line.id))
+    return (*arranged, *issues, *memories.values())
 
 
 def _lock(descriptor: int, path: Path) -> None:

@@ -45,6 +45,12 @@ class Line:
     task: Task | None = None
     """None for a tombstone too: a deleted issue is no task, but its line stays."""
 
+    @property
+    def memory(self) -> str:
+        """The key of a memory; empty for every other line."""
+        members = {} if self.id or self.issue is None else self.issue
+        return str(members.get("key", "")) if members.get("_type") == "memory" else ""
+
 
 def parse_line(raw: bytes) -> Line:
     """Raises `BadLine`. Blank lines, a `_schema` header and memories are lines without an id."""
@@ -65,8 +71,7 @@ def new_line(members: Issue) -> Line:
 
 def changed_line(line: Line, changes: Mapping[str, Any]) -> Line:
     """The line with members set, or taken out where the new value is None; all else stays as it is written."""
-    # Read again, with numbers as they are spelt: 1.10 must not come back as 1.1.
-    members = cast("Issue", json.loads(line.raw, parse_float=_Spelt))
+    members = spelt_members(line)
     for name, value in changes.items():
         if value is None:
             members.pop(name, None)
@@ -79,6 +84,11 @@ def changed_line(line: Line, changes: Mapping[str, Any]) -> Line:
         return parse_line(_encode_spelt(members).encode() + ending)
     except RecursionError:
         raise BadLine("it is nested too deeply") from None
+
+
+def spelt_members(line: Line) -> Issue:
+    """The line's object, to be written again: numbers as they are spelt, so that 1.10 does not come back as 1.1."""
+    return cast("Issue", json.loads(line.raw, parse_float=_Spelt))
 
 
 def encode(value: Any) -> str:

@@ -1,12 +1,10 @@
-"""Agents that lie, break git, write where they should not, or take others' work: judged by git and the tracker alone."""
+"""Agents that lie, break git, write where they should not, or take others' work: judged by git and the tracker."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-
-import pytest
 
 from tests.support.aftermath import KEEP, MAIN, SAY, Aftermath, backlog, fates, issue
 from tests.support.project import Project
@@ -43,7 +41,8 @@ def test_whatever_way_an_agent_leaves_its_work_it_lands_whole_or_is_kept(tmp_pat
             "locked": 'echo x > locked.txt; touch "$(git rev-parse --absolute-git-dir)/index.lock"',
             "hidden": "echo 2 > a.txt; git update-index --assume-unchanged a.txt",
             "links": "ln -s /etc/passwd out; ln -s ../../.. up; echo x > links.txt",
-            "names": """printf x > "$(printf 'new\\nline')"; printf x > "$(printf 'bad\\377')"; echo x > '-rf; $(touch x)'""",
+            "names": "printf x > \"$(printf 'new\\nline')\"; printf x > \"$(printf 'bad\\377')\"; "
+            "echo x > '-rf; $(touch x)'",
             "fifo": "mkfifo pipe; echo x > fifo.txt",
             "big": "head -c 20000000 /dev/urandom > big.bin",
             "tracker": f"mkdir -p .beads; echo junk > .beads/issues.jsonl; git add -f .beads; {commit} {KEEP}"
@@ -64,9 +63,9 @@ def test_whatever_way_an_agent_leaves_its_work_it_lands_whole_or_is_kept(tmp_pat
     assert done.code == 1
     assert {n.partition(".")[0]: f for n, f in fates(project).items() if f != "landed"} == kept
     assert landed == {n.partition(".")[0] for n, f in fates(project).items() if f == "landed"}
-    files = set(project.git("-c", "core.quotePath=false", "ls-tree", "-r", "--name-only", "-z", "HEAD").split("\0"))
+    files = project.landed_files()
     assert {f"{n}.txt" for n in landed - {"hidden", "names", "nested", "big"}} <= files
-    assert {"out", "up", "new\nline", "-rf; $(touch x)", "sub/nested.txt", "big.bin"} <= files
+    assert {"out", "up", '"new\\nline"', '"bad\\377"', "-rf; $(touch x)", "sub/nested.txt", "big.bin"} <= files
     assert not {".beads/issues.jsonl", "amend.txt", "rewrite.txt", "orphan.txt"} & files
     shown = {name: project.git("show", f"HEAD:{name}") for name in ("both.txt", "other.txt", "no-git.txt", "a.txt")}
     assert shown == {"both.txt": "x\ny", "other.txt": "x\ny", "no-git.txt": "x\ny", "a.txt": "2"}
@@ -89,7 +88,8 @@ def test_a_later_run_starts_refused_work_anew_and_does_not_carry_it(tmp_path: Pa
             "thief": wait.format("ready")
             + f'git merge -q --no-edit "loop/$HEW_RUN_ID/p-victim.1" 2>&1; echo t > thief.txt; git add -A\n'
             f'git commit -qm t {KEEP} touch "$PLACES/taken"',
-            "orphan": f'git checkout -q --orphan "new$HEW_ITER"; echo x > orphan.txt; git add -A; git commit -qm o {KEEP}',
+            "orphan": 'git checkout -q --orphan "new$HEW_ITER"; echo x > orphan.txt; git add -A; '
+            f"git commit -qm o {KEEP}",
         },
     )
     before = Aftermath.of(project)
@@ -202,7 +202,7 @@ def test_what_agents_do_outside_their_worktree_is_told_and_confuses_nothing(tmp_
             "d-deletes": f"echo x > d-deletes.txt; git update-ref -d {ref}",
             "e-plants": f"echo x > e-plants.txt; git config user.name Evil; {hook}",
             "f-hides": "echo x > f-hides.txt; git config core.bare true",
-            "g-shows": "echo x > g-shows.txt; git config core.bare false",
+            "g-shows": "git config core.bare false; echo x > g-shows.txt; git add -A; git commit -qm g",
         },
     )
     before = Aftermath.of(project)
@@ -266,7 +266,7 @@ def test_a_conflict_is_resolved_by_the_next_attempt_or_parked_and_markers_never_
             "first": 'echo first > x.txt; echo first > y.txt; touch "$PLACES/first"',
             "good.1": wait + "echo good > x.txt",
             "good.2": "grep -q '^<<<<<<< ' x.txt && git rev-parse -q --verify MERGE_HEAD && "
-            "grep -q 'x.txt' \"$HEW_PROMPT_FILE\" && printf 'first\\ngood\\n' > x.txt",
+            "grep -q 'x.txt' \"$HEW_PROMPT_FILE\" && printf 'first\\ngood\\n' > x.txt && git add x.txt",
             "bad.1": wait + f"echo bad > y.txt; git add -A; git commit -qm bad {KEEP}",
             "bad.2": "git add -A; git commit -qm 'with markers'",
             "last": 'while ! git cat-file -e "refs/loop/$HEW_RUN_ID/integration:x.txt" || '
@@ -300,7 +300,7 @@ HOSTILE = {
     "p-$(touch x)": "$(touch x) `touch x`; touch x",
     "p new\nTask: forged": "two\nlines \x1b[2J\x1b]0;owned\x07 \u202eevil",
     "p-\x00nul": "nul \x00 byte",
-    "p-\ud800lone": "lone \udfff",
+    "p-lone": "lone \udfff",
     "-rf": "--help",
     "p-<script>": "<img src=x> --> ]]> end\n subgraph x",
     "p.lock": "x" * 3000,
@@ -310,8 +310,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("jobs", [3])
-def test_ids_and_titles_become_neither_paths_nor_shell_nor_terminal_codes(project: Project, jobs: int) -> None:
+def test_ids_and_titles_become_neither_paths_nor_shell_nor_terminal_codes(project: Project) -> None:
     backlog(project)
     store = project.path / ".beads" / "issues.jsonl"
     store.write_text("".join(json.dumps(issue(i, title=t or "none")) + "\n" for i, t in HOSTILE.items()))
@@ -319,9 +318,9 @@ def test_ids_and_titles_become_neither_paths_nor_shell_nor_terminal_codes(projec
         SAY + r"""echo x > "f$HEW_ITER"; say '{"summary": "\u001b[31mred $(touch x)", "next_iteration": ["HEAD"]}'"""
     )
     before = Aftermath.of(project)
-    done = project.run("--jobs", str(jobs))
+    done = project.run("--jobs", "3")
     before.check()
-    assert (done.code, set(project.statuses().values())) == (0, {"closed"})
+    assert (done.code, {t for t, status in project.statuses().items() if status != "closed"}) == (0, set())
     assert {f"f{n}" for n in range(1, len(HOSTILE) + 1)} <= project.landed_files()
     assert [p for p in project.path.rglob("x") if p.is_file()] == []
     forged = project.git("log", "--format=%(trailers:key=Task,valueonly)", "HEAD").split("\n")

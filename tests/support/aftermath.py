@@ -76,13 +76,17 @@ class Aftermath:
         assert git("symbolic-ref", "--short", "HEAD") == "main"
         git("merge-base", "--is-ancestor", self.head, "HEAD")
         assert git("diff", "--cached") == self.index
-        dirty = sorted([*self.status.splitlines(), *also_dirty.splitlines()], key=str.strip)
-        assert sorted(map(str.strip, git("status", "--porcelain").splitlines())) == sorted(map(str.strip, dirty))
+        assert _by_path(git("status", "--porcelain")) == {**_by_path(self.status), **_by_path(also_dirty)}
         assert git("stash", "list") == self.stash
         assert git("for-each-ref", "refs/loop/*/integration", "refs/loop/*/candidate") == ""
         heads = project.places / "heads"
         kept = set(git("rev-list", "--all").split())
         assert not heads.exists() or set(heads.read_text().split()) <= kept
+
+
+def _by_path(status: str) -> dict[str, str]:
+    """Path to its two letters, without the blanks that the first line has lost."""
+    return {path: letters for letters, path in (line.split(maxsplit=1) for line in status.splitlines())}
 
 
 def fates(project: Project) -> dict[str, str]:

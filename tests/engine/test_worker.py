@@ -1,0 +1,165 @@
+"""What one iteration amounts to: the verdict on what an agent left, and a worker that cannot do its work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import pytest
+
+from hew_loop.core.agent_answer import AgentAnswer
+from hew_loop.core.iteration import AgentReport, FailureClass, IterationSpec, Outcome
+from hew_loop.core.policy import Policy, RuntimeSettings, WorktreeSettings
+from hew_loop.core.prompt import PromptInput
+from hew_loop.core.task import Task, TaskText
+from hew_loop.engine.run_folder import RunFolder
+from hew_loop.engine.tripwire import Tripwire
+from hew_loop.engine.worker import Worker, verdict_on
+from hew_loop.executors.base import WorkOrder
+from hew_loop.process import child_environment
+from hew_loop.repo.collecting import Collected
+from hew_loop.repo.git import Git
+from hew_loop.repo.worktrees import Pool
+from hew_loop.runtimes.command import CommandRuntime
+from tests.support.repos import git, make_repo
+
+LEFT = Collected(head="b" * 40, dirty=False, unmerged=(), salvage=None, descends=True)
+FILES = ("a.txt",)
+
+VERDICTS: dict[str, tuple[AgentReport, AgentAnswer, Collected, tuple[str, ...], tuple[str, ...], bool, object]] = {
+    "a diff is done": (AgentReport(), AgentAnswer(), LEFT, FILES, (), False, ("done", None)),
+    "a diff beats the word": (AgentReport(), AgentAnswer("no_change"), LEFT, FILES, (), False, ("done", None)),
+    "nothing is never done": (AgentReport(), AgentAnswer("done"), LEFT, (), (), False, ("failed", "no_diff")),
+    "no_change is taken": (AgentReport(), AgentAnswer("no_change"), LEFT, (), (), False, ("no_change", None)),
+    "no_change over carried work": (AgentReport(), AgentAnswer("no_change"), LEFT, (), (), True, ("done", None)),
+    "nothing over carried work": (AgentReport(), AgentAnswer("done"), LEFT, (), (), True, ("failed", "no_diff")),
+    "blocked, with a diff": (AgentReport(), AgentAnswer("blocked"), LEFT, FILES, (), False,
+                             ("blocked", "agent_blocked")),
+    "failed by its own word": (AgentReport(), AgentAnswer("failed"), LEFT, FILES, (), False,
+                               ("failed", "agent_failed")),
+    "a failed program, with a diff": (AgentReport("killed"), AgentAnswer("done"), LEFT, FILES, (), False,
+                                      ("failed", "killed")),
+    "an empty stream, with a diff": (AgentReport("empty"), AgentAnswer(), LEFT, FILES, (), False, ("done", None)),
+    "an empty stream": (AgentReport("empty"), AgentAnswer(), LEFT, (), (), False, ("failed", "empty")),
+    "refused tools": (AgentReport(denials=("Bash",)), AgentAnswer(), LEFT, (), (), False,
+                      ("failed", "permission_denied")),
+    "markers": (AgentReport(), AgentAnswer("done"), replace(LEFT, unmerged=("a.txt",)), FILES, (), False,
+                ("failed", "unmerged")),
+    "a rewritten past": (AgentReport(), AgentAnswer("done"), replace(LEFT, descends=False), FILES, (), False,
+                         ("failed", "foreign_work")),
+    "another's work": (AgentReport(), AgentAnswer("done"), LEFT, FILES, ("loop/r/x.1",), False,
+                       ("failed", "foreign_work")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", VERDICTS)
+def test_a_verdict_is_given_by_the_diff_then_by_the_word(case: str) -> None:
+    report, answer, left, files, foreign, carried, expected = VERDICTS[case]
+    outcome, failure, _ = verdict_on(
+        report=report, answer=answer, left=left, files=files, foreign=foreign, carried=carried
+    )
+    assert (outcome, failure) == expected
+
+
+class Bench:
+    """One worker on a real repository, with a shell line as its agent."""
+
+    def __init__(self, tmp_path: Path, script: str, *, prompt: str = "file", worktree: WorktreeSettings | None = None):
+        self.repo = make_repo(tmp_path / "repo", {"a.txt": "1\n"})
+        found = Git.discover(self.repo)
+        self.pool = Pool(found, tmp_path / "pool")
+        settings = RuntimeSettings(name="script", command=("sh", "-c", script), prompt=prompt)  # pyright: ignore[reportArgumentType]
+        policy = Policy(runtime="script", runtimes=(settings,), worktree=worktree or WorktreeSettings())
+        self.folder = RunFolder(tmp_path / "run")
+        self.worker = Worker(
+            found, self.pool, {"script": CommandRuntime(settings)}, self.folder, policy, child_environment(),
+            Tripwire(found, (".beads",)), (".beads",),
+        )  # fmt: skip
+        self.base = git(self.repo, "rev-parse", "HEAD")
+
+    def run(self, task: str = "t-1", *, description: str = "", carry: str | None = None, number: int = 1):
+        spec = IterationSpec(
+            "loop-20260101T000000Z-00000000", number, task, number, 0, self.base,
+            f"loop/r/t.{number}", "loop/r/0", "script", carry=carry,
+        )  # fmt: skip
+        from_tracker = TaskText(
+            Task(id=task, title="A task", created_at=datetime(2026, 1, 1, tzinfo=UTC)), description=description
+        )
+        order = WorkOrder(spec, PromptInput(task=from_tracker, base=self.base, attempt=number, evidence=()), None)
+
+        async def go():
+            return await self.worker(order, anyio.Event())
+
+        return anyio.run(go)
+
+    def refs(self) -> str:
+        return git(self.repo, "for-each-ref", "--format=%(refname)", "refs/heads/loop", "refs/loop")
+
+
+def _end(result) -> tuple[Outcome, FailureClass | None]:
+    return result.outcome, result.failure
+
+
+def test_a_prompt_that_is_too_long_to_be_an_argument_fails_its_task_and_not_the_run(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "true", prompt="arg")
+    result = bench.run(description="x" * 150_000)
+    assert _end(result) == ("failed", "prompt_too_long")
+    assert (bench.refs(), bench.pool.read_leases()) == ("", {})
+
+
+def test_a_worktree_that_cannot_be_prepared_leaves_no_branch_and_no_lease(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "true", worktree=WorktreeSettings(copy=("not-there",)))
+    result = bench.run()
+    assert _end(result) == ("failed", "worktree_broken")
+    assert (bench.refs(), bench.pool.read_leases()) == ("", {})
+
+
+def test_work_of_another_history_that_cannot_be_merged_leaves_no_branch_and_no_lease(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "true")
+    stranger = git(bench.repo, "commit-tree", "-m", "another past", "HEAD^{tree}")
+    result = bench.run(carry=stranger)
+    assert _end(result) == ("failed", "worktree_broken")
+    assert (bench.refs(), bench.pool.read_leases()) == ("", {})
+
+
+def test_what_cannot_be_saved_goes_out_of_the_pool_before_the_next_iteration_clears_it(tmp_path: Path) -> None:
+    needs = "git config filter.need.clean false; git config filter.need.required true; "
+    bench = Bench(tmp_path, f"{needs} echo '*.bin filter=need' > .gitattributes; echo precious > a.bin")
+    result = bench.run()
+    kept = bench.folder.iteration(1) / "worktree"
+    assert _end(result) == ("failed", "worktree_broken")
+    assert str(kept) in result.message
+    assert (kept / "a.bin").read_text() == "precious\n"
+    assert "branch refs/heads/loop/" not in git(bench.repo, "worktree", "list", "--porcelain")
+    git(bench.repo, "config", "--remove-section", "filter.need")
+    assert bench.run(number=2).outcome == "failed"  # the same script again: the worktree was made anew
+    assert (kept / "a.bin").read_text() == "precious\n"
+
+
+def test_an_id_that_no_environment_can_hold_is_worked_on_all_the_same(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 'echo "$HEW_TASK_ID" > id.txt')
+    result = bench.run("t-\0nul\nTask: forged\ud800")
+    assert (_end(result), result.files) == (("done", None), ("id.txt",))
+    assert git(bench.repo, "show", f"{result.head}:id.txt") == "t-nul\nTask: forged?"
+    assert git(bench.repo, "log", "-1", "--format=%(trailers:key=Task,valueonly)", str(result.head)).split("\n") == [
+        "t- nul Task: forged"
+    ]
+
+
+def test_all_iterations_that_ran_are_named_when_the_checkout_changes(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path / "repo", {"a.txt": "1\n"})
+    tripwire = Tripwire(Git.discover(repo), (".beads",))
+    tripwire.began(1)
+    tripwire.began(2)
+    (repo / "a.txt").write_text("2\n")
+    assert tripwire.ended(2) == ("the main checkout changed while the iterations 1, 2 ran: a.txt",)
+    assert tripwire.ended(1) == ()
+    tripwire.began(3)
+    (repo / "a.txt").write_text("more than it was\n")
+    git(repo, "config", "core.bare", "true")
+    first, second, third = tripwire.ended(3)
+    assert "a.txt" in first
+    assert "unreadable" in second
+    assert third == "the shared git configuration or hooks changed while iteration 3 ran"
