@@ -28,6 +28,7 @@ class Entry:
 
 COMMANDS = {
     "run": Entry("run:command", "Drain the backlog: the main job."),
+    "step": Entry("step:command", "Do exactly one transition: plan, one task, or finish."),
     "resume": Entry("resume:command", "Carry on an interrupted run."),
     "cancel": Entry("cancel:command", "Drain a live run, or stop it at once."),
     "status": Entry("status:command", "Show what runs now."),

@@ -85,7 +85,7 @@ def _built(*built: str) -> BeforeValidator:
 
     def check(value: object) -> object:
         if value not in built:
-            raise ValueError(f"this version knows {' and '.join(built)}")
+            raise ValueError(f"this version knows {', '.join(built[:-1])} and {built[-1]}")
         return value
 
     return BeforeValidator(check)
@@ -155,6 +155,7 @@ class LoopTable(Table):
     budget_usd: float | None = _key(None, "US dollars of a whole run", example="20.0", ge=0, allow_inf_nan=False)
     budget_wall: Duration | None = _key(None, "time of a whole run; none: no limit", example='"8h"')
     guard_trip: int = _key(5, "so many failures in a row stop the run", ge=1)
+    cooldown: Duration = _key("1h", "in steps (loop step): how long a task that failed waits before it is tried again")
     max_new: int | None = _key(
         None,
         "tasks created during a run that it may start; none: as many as were in scope at its start",
@@ -164,8 +165,8 @@ class LoopTable(Table):
     accept_no_change: bool = _key(True, "an agent's explicit no_change closes its task")
     until_empty: bool = _key(True, "stop when nothing is ready; false: keep looking for new tasks")
     poll_s: float = _key(10.0, "seconds between looks at the tracker while a slot is free", gt=0, allow_inf_nan=False)
-    tracker: Annotated[Literal["auto", "beads"], _built("auto", "beads")] = _key(
-        "auto", "auto or beads, the embedded store"
+    tracker: Annotated[Literal["auto", "bd", "beads"], _built("auto", "bd", "beads")] = _key(
+        "auto", "auto: the store decides; bd; or beads, the embedded store"
     )
     deliver: Annotated[Literal["merge", "branch"], _built("merge", "branch")] = _key(
         "merge", "merge: fast-forward the launch branch; branch: leave the integration branch"

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "repo": {"core", "errors", "process"},
     "reports": {"core", "errors"},
     "engine": {"core", "errors", "process", "repo", "trackers.base", "runtimes.base", "executors.base"},
+    "launch": {"core", "errors", "config", "trackers", "repo", "engine", "wiring"},
     "wiring": {"core", "errors", "process", "config", "trackers", "runtimes", "executors", "repo", "reports", "engine"},
     "commands": {
         "core",
@@ -41,6 +42,7 @@ MAY_IMPORT = {
         "reports",
         "engine",
         "wiring",
+        "launch",
         "demo",
     },
     "cli": {"errors", "core"},

@@ -207,7 +207,7 @@ def test_an_unknown_key_is_refused_with_its_file_and_the_nearest_name(
         ("iter_timeout = 0", "loop.iter_timeout = 0: must be more than zero"),
         ("max_output = '1 gig'", 'loop.max_output = "1 gig": not a size: write 64MiB, 10MB, or a number of bytes'),
         ("deliver = 'pr'", 'loop.deliver = "pr": this version knows merge and branch'),
-        ("tracker = 'checklist'", 'loop.tracker = "checklist": this version knows auto and beads'),
+        ("tracker = 'checklist'", 'loop.tracker = "checklist": this version knows auto, bd and beads'),
         ("budget_usd = nan", "loop.budget_usd = NaN: input should be a finite number"),
         (
             "gate.commands = [1]",

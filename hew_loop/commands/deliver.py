@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hew_loop import wiring
+from hew_loop import launch
 from hew_loop.commands.progress import Progress, form
 from hew_loop.commands.run import is_interactive
 from hew_loop.core.names import integration_branch
@@ -29,7 +29,7 @@ def command(*, run: str | None, onto: str | None, quiet: bool, as_json: bool) ->
     """
     git = Git.discover(Path.cwd())
     with Progress(form(as_json=as_json, quiet=quiet, non_interactive=not is_interactive({}))) as progress:
-        state = wiring.deliver(git, run or "latest", onto=onto, observers=progress.observers)
+        state = launch.deliver(git, run or "latest", onto=onto, observers=progress.observers)
     if state.delivery is not None and state.delivery.state == "merged":
         if not quiet and not as_json:
             click.echo(f"delivered {state.delivery.commit[:12]} to {state.onto}")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from hew_loop import config, wiring
+from hew_loop import config, launch, wiring
 from hew_loop.commands.progress import Progress, form
 from hew_loop.commands.run import is_interactive, tell
 from hew_loop.core.policy import Scope
@@ -72,12 +72,13 @@ def command(*, directory: Path | None, jobs: int, as_json: bool) -> int:
     top = _folder(directory)
     env = _environment(top)
     git = _repository(top, jobs=jobs)
-    ids = _backlog(wiring.embedded_tracker(git, env))
+    tracker = wiring.embedded_tracker(git, env)
+    ids = _backlog(tracker)
     policy = config.load(git.root, {"HEW_CONFIG": str(git.root / config.PROJECT_FILE)}).policy(scope=Scope("ready"))
     click.echo(f"loop: {len(ids)} tasks, {jobs} workers and a scripted agent, in {top}", err=True)
     with Progress(form(as_json=False, quiet=False, non_interactive=not is_interactive({}))) as progress:
-        state = wiring.start(
-            git, policy, run_id=None, base=None, observers=progress.observers, settled=lambda _: None, env=env
+        state = launch.start(
+            git, policy, tracker, run_id=None, base=None, observers=progress.observers, settled=lambda _: None, env=env
         )
     tell(state, quiet=as_json)
     wrong = differences(state, ids)

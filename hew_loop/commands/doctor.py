@@ -28,7 +28,10 @@ from hew_loop.errors import EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, HewError
 from hew_loop.repo.command import version
 from hew_loop.repo.git import MINIMUM_VERSION, Git
 from hew_loop.reports.text import plain
+from hew_loop.trackers.bd import BdTracker
+from hew_loop.trackers.bd_checks import version_note
 from hew_loop.trackers.beads_damage import damaged_lines
+from hew_loop.trackers.choose import detect
 
 VERSION_TIMEOUT_S = 20.0
 
@@ -82,7 +85,8 @@ def _repository(git: Git, policy: Policy) -> list[Finding]:
 
     def look_at_tracker() -> Iterator[Finding]:
         yield from _tracker(git, tasks)
-        yield from checkup.claim_findings(tasks, runs)
+        kind = detect(git.root, os.environ.get("BEADS_DIR"))
+        yield from checkup.claim_findings(tasks, runs, tracker=kind)
 
     return [
         *checked("git", partial(checkup.git_findings, git)),
@@ -166,7 +170,10 @@ def _gate(git: Git, policy: Policy) -> Iterator[Finding]:
 
 def _tracker(git: Git, tasks: list[Task]) -> Iterator[Finding]:
     """Also leaves the tasks in `tasks`, for what else is to be said about them."""
-    store = wiring.embedded_tracker(git)
+    store = wiring.open_tracker(git)
+    if isinstance(store, BdTracker):
+        yield from _bd(store, tasks)
+        return
     file = store.directory / "issues.jsonl"
     if not file.exists():
         yield Finding("tracker", "ok", f"beads, with no task yet: {store.store}", "loop task add TITLE")
@@ -182,6 +189,16 @@ def _tracker(git: Git, tasks: list[Task]) -> Iterator[Finding]:
         tasks.extend(store.read())
         still_open = sum(not task.is_closed for task in tasks)
         yield Finding("tracker", "ok", f"beads, {still_open} of {len(tasks)} tasks open: {store.store}")
+
+
+def _bd(tracker: BdTracker, tasks: list[Task]) -> Iterator[Finding]:
+    version = tracker.version()
+    if note := version_note(version):
+        yield Finding("tracker", "warn", note, "try it on one task first: loop run --task ID")
+    tasks.extend(tracker.read())
+    still_open = sum(not task.is_closed for task in tasks)
+    text = f"bd {version} ({tracker.program}), {still_open} of {len(tasks)} tasks open: {tracker.store}"
+    yield Finding("tracker", "ok", text)
 
 
 def _tell(findings: Sequence[Finding], *, as_json: bool) -> None:

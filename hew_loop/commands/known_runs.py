@@ -20,7 +20,8 @@ from hew_loop.engine.run_folder import RunFolder
 from hew_loop.errors import HewError
 from hew_loop.repo.git import Git
 
-Life = Literal["running", "ended", "died"]
+Life = Literal["running", "ended", "died", "suspended"]
+"""suspended: between two steps (`loop step`); nothing is in flight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ def look(git: Git, folder: RunFolder) -> KnownRun:
         return KnownRun(folder, events, state, "running", holder.pid or state.start.pid)
     # It may have ended between the two looks: what is written before the lock is given up is all there now.
     events, state = _replay(folder)
-    return KnownRun(folder, events, state, "ended" if state.ended else "died", 0)
+    at_rest: Life = "ended" if state.ended else "suspended" if state.suspended else "died"
+    return KnownRun(folder, events, state, at_rest, 0)
 
 
 def is_held(folder: RunFolder) -> bool:

@@ -63,5 +63,6 @@ def _text(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{row['run_id']}  unreadable  {plain(row['error'])}"
     counts = f"{row['landed']} landed, {row['parked']} parked of {row['taken']} taken"
-    after = f"loop resume {row['run_id']}" if row["state"] == "died" else row["stop_reason"] or ""
+    goes_on = {"died": f"loop resume {row['run_id']}", "suspended": "loop step"}
+    after = goes_on.get(row["state"]) or row["stop_reason"] or ""
     return f"{row['run_id']}  {row['state']:10}  {duration(row['duration_s']):>11}  {counts}  {after}".rstrip()

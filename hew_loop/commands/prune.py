@@ -57,7 +57,7 @@ def command(*, is_applied: bool, unlanded: bool, as_json: bool) -> int:
 
 def _tasks(git: Git) -> tuple[Task, ...]:
     try:
-        return wiring.embedded_tracker(git).read()
+        return wiring.open_tracker(git).read()
     except TrackerError as error:
         click.echo(f"loop: {plain(error.message)}\n  so every task counts as open", err=True)
         return ()

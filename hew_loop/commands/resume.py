@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hew_loop import wiring
+from hew_loop import launch
 from hew_loop.commands.progress import Progress, form
 from hew_loop.commands.run import is_interactive, tell
 from hew_loop.repo.git import Git
@@ -25,5 +25,5 @@ def command(*, run: str | None, quiet: bool, as_json: bool) -> int:
       loop resume
     """
     with Progress(form(as_json=as_json, quiet=quiet, non_interactive=not is_interactive({}))) as progress:
-        state = wiring.resume(Git.discover(Path.cwd()), run, observers=progress.observers)
+        state = launch.resume(Git.discover(Path.cwd()), run, observers=progress.observers)
     return tell(state, quiet=quiet or as_json)

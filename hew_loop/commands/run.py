@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from hew_loop import config, wiring
+from hew_loop import config, launch, wiring
 from hew_loop.commands.progress import Progress, form
 from hew_loop.commands.run_options import choose_scope, run_options
 from hew_loop.commands.run_preview import preview
@@ -36,21 +36,36 @@ def command(**given: Any) -> int:
       loop run --scope ready --dry-run              what would be started
     """
     git = Git.discover(Path.cwd())
+    wanted = plan(git, given)
+    if given["dry_run"]:
+        return preview(git, wanted, as_json=given["as_json"])
+    shown = form(as_json=given["as_json"], quiet=given["quiet"], non_interactive=not is_interactive(given))
+    with Progress(shown) as progress:
+        state = launch.start(
+            git,
+            wanted.policy,
+            wanted.tracker,
+            run_id=given["run_id"],
+            base=wanted.base,
+            observers=progress.observers,
+            settled=tell_settled,
+        )
+    return tell(state, quiet=given["quiet"] or given["as_json"])
+
+
+def plan(git: Git, given: Mapping[str, Any]) -> launch.Plan:
+    """What the command line and the configuration ask for. Raises HewError."""
     settings = config.load(git.root, os.environ)
     for note in settings.notes:
         click.echo(f"loop: {note}", err=True)
-    tracker = wiring.embedded_tracker(git)
+    if given["checklist"]:
+        tracker = wiring.checklist_tracker(git, given["checklist"])
+    else:
+        tracker = wiring.open_tracker(git, given["tracker"] or settings.values["loop.tracker"].value)
     scope = choose_scope(given, tracker, is_interactive=is_interactive(given))
     policy = settings.policy(overrides(given), scope=scope, model=given["model"])
     base = given["base"] or (git.fetch_upstream(git.head().branch or "") if given["fetch"] else None)
-    if given["dry_run"]:
-        return preview(git, tracker, policy, base=base, as_json=given["as_json"])
-    shown = form(as_json=given["as_json"], quiet=given["quiet"], non_interactive=not is_interactive(given))
-    with Progress(shown) as progress:
-        state = wiring.start(
-            git, policy, run_id=given["run_id"], base=base, observers=progress.observers, settled=_tell_settled
-        )
-    return tell(state, quiet=given["quiet"] or given["as_json"])
+    return launch.Plan(policy, tracker, base)
 
 
 def tell(state: RunState, *, quiet: bool) -> int:
@@ -71,25 +86,26 @@ def overrides(given: Mapping[str, Any]) -> dict[str, Any]:
     """The command line by configuration key; None means: not given."""
     gate: Any = list(given["gate"]) or None
     return {
-        "loop.jobs": given["jobs"],
+        "loop.jobs": given.get("jobs"),
         "loop.runtime": given["runtime"],
         "loop.attempts": given["attempts"],
         "loop.iter_timeout": given["iter_timeout"],
         "loop.stall_timeout": given["stall_timeout"],
-        "loop.max_iter": given["max_iter"],
-        "loop.budget_tokens": given["budget_tokens"],
-        "loop.budget_usd": given["budget_usd"],
-        "loop.budget_wall": given["budget_wall"],
+        "loop.max_iter": given.get("max_iter"),
+        "loop.budget_tokens": given.get("budget_tokens"),
+        "loop.budget_usd": given.get("budget_usd"),
+        "loop.budget_wall": given.get("budget_wall"),
         "loop.gate.commands": () if given["no_gate"] else gate,
         "loop.gate.timeout": given["gate_timeout"],
         "loop.end_of_run.verify_tests": given["verify_tests"],
         "loop.end_of_run.verify_command": given["verify_command"],
         "loop.end_of_run.verify_budget_wall": given["verify_budget_wall"],
         "loop.deliver": given["deliver"],
-        "loop.until_empty": given["until_empty"],
+        "loop.until_empty": given.get("until_empty"),
         "loop.tracker": given["tracker"],
+        "loop.cooldown": given.get("cooldown"),
     }
 
 
-def _tell_settled(state: RunState) -> None:
+def tell_settled(state: RunState) -> None:
     click.echo(f"loop: {state.run_id} had died; it was settled first (loop summary {state.run_id})", err=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,22 +12,18 @@ from hew_loop.core.policy import Scope
 from hew_loop.errors import UsageError
 from hew_loop.trackers.base import Tracker
 
-_OPTIONS = (
+_COMMON = (
     click.option("--scope", type=click.Choice(["ready", "epics"]), help="Which ready tasks count; no default."),
     click.option("--epics", metavar="A,B", help="Only tasks below these epics."),
     click.option("--epic", "epic", multiple=True, metavar="ID", help="The same, one at a time; repeatable."),
     click.option("--task", "task", multiple=True, metavar="ID", help="Only this task; repeatable."),
-    click.option("-j", "--jobs", type=click.IntRange(1, 64), metavar="N", help="Agents at a time (1)."),
     click.option("--runtime", metavar="NAME", help="Agent program: claude, or a [runtime.NAME] of .hew.toml."),
     click.option("--model", metavar="NAME", help="Model for every task."),
-    click.option("--tracker", type=click.Choice(["auto", "beads"]), help="Where the tasks live (auto)."),
+    click.option("--tracker", type=click.Choice(["auto", "bd", "beads"]), help="Where the tasks live (auto)."),
+    click.option("--checklist", type=click.Path(path_type=Path), metavar="FILE", help="Work on the items of this file."),
     click.option("--attempts", type=click.IntRange(1), metavar="N", help="Attempts per task before it is parked (3)."),
     click.option("--iter-timeout", metavar="TIME", help="Deadline of one iteration (60m)."),
     click.option("--stall-timeout", metavar="TIME", help="An agent that prints nothing for so long is ended (15m)."),
-    click.option("--max-iter", type=click.IntRange(0), metavar="N", help="Start at most so many iterations."),
-    click.option("--budget-tokens", type=click.IntRange(0), metavar="N", help="Stop when so many tokens are spent."),
-    click.option("--budget-usd", type=click.FloatRange(0), metavar="USD", help="Stop when so much money is spent."),
-    click.option("--budget-wall", metavar="TIME", help="Stop after this time, for example 2h30m."),
     click.option("--gate", multiple=True, metavar="CMD", help="What a candidate must pass to land; repeatable."),
     click.option("--no-gate", is_flag=True, help="Land without a gate; everything is shown as not tested."),
     click.option("--gate-timeout", metavar="TIME", help="Deadline of one gate run (30m)."),
@@ -36,17 +33,33 @@ _OPTIONS = (
     click.option("--deliver", type=click.Choice(["merge", "branch"]), help="Fast-forward your branch, or keep one."),
     click.option("--base", metavar="REF", help="The commit to start from (HEAD)."),
     click.option("--fetch", is_flag=True, help="Start from the freshly fetched upstream of your branch."),
-    click.option("--until-empty/--no-until-empty", default=None, help="Off: keep polling for new ready tasks."),
-    click.option("--dry-run", is_flag=True, help="Print what would be started; claim, start and write nothing."),
-    click.option("--run-id", metavar="ID", help="The id of the run, loop-YYYYMMDDTHHMMSSZ-xxxxxxxx."),
     click.option("--non-interactive", is_flag=True, help="Never ask."),
     click.option("-q", "--quiet", is_flag=True, help="Nothing but errors."),
     click.option("--json", "as_json", is_flag=True, help="The journal's events as JSON lines on stdout."),
 )  # fmt: skip
+_RUN_ONLY = (
+    click.option("-j", "--jobs", type=click.IntRange(1, 64), metavar="N", help="Agents at a time (1)."),
+    click.option("--max-iter", type=click.IntRange(0), metavar="N", help="Start at most so many iterations."),
+    click.option("--budget-tokens", type=click.IntRange(0), metavar="N", help="Stop when so many tokens are spent."),
+    click.option("--budget-usd", type=click.FloatRange(0), metavar="USD", help="Stop when so much money is spent."),
+    click.option("--budget-wall", metavar="TIME", help="Stop after this time, for example 2h30m."),
+    click.option("--until-empty/--no-until-empty", default=None, help="Off: keep polling for new ready tasks."),
+    click.option("--dry-run", is_flag=True, help="Print what would be started; claim, start and write nothing."),
+    click.option("--run-id", metavar="ID", help="The id of the run, loop-YYYYMMDDTHHMMSSZ-xxxxxxxx."),
+)  # fmt: skip
 
 
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_OPTIONS):
+    return _decorated(function, (*_COMMON, *_RUN_ONLY))
+
+
+def step_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Those of a run that still mean something when it goes on one transition at a time."""
+    return _decorated(function, _COMMON)
+
+
+def _decorated(function: Callable[..., Any], options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    for option in reversed(options):
         function = option(function)
     return function
 
@@ -59,7 +72,7 @@ def choose_scope(given: Mapping[str, Any], tracker: Tracker, *, is_interactive: 
     if epics and kind == "ready":
         raise UsageError("--scope ready takes no epics", hint="--scope epics --epics A,B")
     if kind is None:
-        kind = "epics" if epics else "ready" if tasks else _ask(is_interactive=is_interactive)
+        kind = "epics" if epics else "ready" if tasks or given["checklist"] else _ask(is_interactive=is_interactive)
     if kind == "ready":
         return Scope("ready", tasks=tasks)
     if not epics:

@@ -31,11 +31,11 @@ from hew_loop.core.batch_plan import narrow
 from hew_loop.core.iteration import IterationSpec
 from hew_loop.core.names import actor_name, branch_name
 from hew_loop.core.outcome import close_reason, exit_code, park_bug, release_note
-from hew_loop.core.startable import lacks, new_left, startable, unfinished
+from hew_loop.core.startable import is_cooling, lacks, new_left, startable, unfinished
 from hew_loop.core.state import HOLDS_SLOT, RunState, TaskRecord
 from hew_loop.errors import EXIT_BUG
 
-Decision = Action | ev.BatchPlanned | ev.Stopping | ev.RunEnded | ev.DeliveryRefused
+Decision = Action | ev.BatchPlanned | ev.Stopping | ev.Suspended | ev.RunEnded
 
 MAX_VIEW_FAILURES = 4
 MAX_WRITE_FAILURES = 5
@@ -44,7 +44,7 @@ RETRY_WRITE_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 def decide(state: RunState, now: datetime) -> Sequence[Decision]:
     """The next decisions, in order; empty when there is nothing to do before another event or `next_wake`."""
-    if state.ended:
+    if state.ended or state.suspended:
         return ()
     for rule in RULES:
         if decisions := rule(state, now):
@@ -151,10 +151,18 @@ def start(state: RunState, now: datetime) -> Sequence[Decision]:
         return tuple(_start(state, r, slot, i) for i, (r, slot) in enumerate(zip(back, free, strict=False)))
     if now < _write_due(state):
         return ()
-    wanted = [t.id for t in islice(startable(state, now), None if state.suggestion else len(free))]
+    wanted = _wanted(state, now, len(free))
     if wanted and state.policy.gate.commands and state.base_verdict is None:
         return _gate_base(state)
     return tuple(_claims(state, wanted, free))
+
+
+def _wanted(state: RunState, now: datetime, count: int) -> list[str]:
+    """Startable tasks in the order in which they are taken; in steps, one that failed comes after all others."""
+    if state.policy.step:
+        failed = {t for t, r in state.records.items() if r.used}
+        return sorted((t.id for t in startable(state, now)), key=failed.__contains__)[:count]
+    return [t.id for t in islice(startable(state, now), None if state.suggestion else count)]
 
 
 def read(state: RunState, now: datetime) -> Sequence[Decision]:
@@ -169,6 +177,17 @@ def read(state: RunState, now: datetime) -> Sequence[Decision]:
     stale = state.last_write_at is not None and state.view.began_at <= state.last_write_at
     if (idle and stale) or (_free_slots(state) and now >= _next_poll(state)):
         return (ReadTasks(),)
+    return ()
+
+
+def suspend(state: RunState, now: datetime) -> Sequence[Decision]:
+    """A step ends when its one iteration has landed or gone back, or when all that is left cools down."""
+    if not state.policy.step or state.stopping or state.intents or unfinished(state) or state.view is None:
+        return ()
+    if state.step_is_over:
+        return (ev.Suspended("stepped" if state.step_until else "planned"),)
+    if is_cooling(state) and not any(startable(state, now)):
+        return (ev.Suspended("cooling"),)
     return ()
 
 
@@ -222,7 +241,7 @@ def stuck(state: RunState, now: datetime) -> Sequence[Decision]:
 
 
 Rule = Callable[[RunState, datetime], Sequence[Decision]]
-RULES: tuple[Rule, ...] = (stop, land, settle, plan, start, read, drained, verify, deliver, finish, stuck)
+RULES: tuple[Rule, ...] = (stop, land, settle, plan, start, suspend, read, drained, verify, deliver, finish, stuck)
 
 
 def _at_rest(state: RunState) -> bool:
@@ -244,7 +263,7 @@ def _tell_tracker(state: RunState, record: TaskRecord) -> Decision | None:
             return FileBug(record.task, record.attempts, record.kind, title, description)
         case "releasing":
             return ReleaseTask(record.task, record.actor, release_note(state, record))
-        case "retry" | "claimed" if state.stopping or lacks(state, record.task):
+        case "retry" | "claimed" if state.stopping or state.step_is_over or lacks(state, record.task):
             return ReleaseTask(record.task, record.actor, release_note(state, record))
         case "waiting" if (state.stop_now or state.gate_broken) and not state.flying(Land):
             return ReleaseTask(record.task, record.actor, release_note(state, record))
@@ -309,8 +328,8 @@ def _free_slots(state: RunState) -> list[int]:
 
 
 def _iterations_left(state: RunState) -> int:
-    limit = state.policy.max_iter
-    return state.policy.jobs if limit is None else limit - len(state.iterations)
+    limits = [limit for limit in (state.policy.max_iter, state.step_until) if limit is not None]
+    return min(limits) - len(state.iterations) if limits else state.policy.jobs
 
 
 def _next_poll(state: RunState) -> datetime:

@@ -279,6 +279,14 @@ class Stopping:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspended:
+    """A step is over and nothing is in flight or claimed; the next `loop step` goes on from here."""
+
+    why: Literal["planned", "stepped", "cooling"]
+    type: Literal["suspended"] = "suspended"
+
+
+@dataclass(frozen=True, slots=True)
 class Noticed:
     """Something a person should know; changes no decision."""
 
@@ -319,6 +327,7 @@ Event = Annotated[
     | DeliveryRefused
     | StopRequested
     | Stopping
+    | Suspended
     | Noticed
     | RunEnded,
     Field(discriminator="type"),

@@ -183,9 +183,8 @@ def _steps(tasks: Mapping[str, Task], task_id: str, below: Mapping[str, tuple[st
     for edge in task.edges if task else ():
         if edge.kind == WAITS_FOR:
             yield from below.get(edge.target, ())
-        elif edge.kind in HARD or (edge.kind == PARENT_CHILD and edge.target != task_id):
-            if edge.target in tasks:
-                yield edge.target
+        elif edge.target in tasks and (edge.kind in HARD or (edge.kind == PARENT_CHILD and edge.target != task_id)):
+            yield edge.target
 
 
 def _path(tasks: Mapping[str, Task], start: str, goal: str, below: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -103,5 +103,9 @@ class Policy:
     gate: GateSettings = field(default_factory=GateSettings)
     verify: VerifySettings = field(default_factory=VerifySettings)
     worktree: WorktreeSettings = field(default_factory=WorktreeSettings)
+    step: bool = False
+    """The run goes on one transition at a time (`loop step`): each process plans, works on one task, or finishes."""
+    cooldown_s: float = 3600.0
+    """In steps: how long a task that failed waits before it is tried again."""
     max_output_bytes: int = 64 * 1024 * 1024
     """What `output.log` keeps of one agent; the rest is counted, read by the runtime and dropped."""

@@ -48,7 +48,7 @@ class Hold:
 
 
 def hold_after(result: IterationResult, now: datetime, step: int) -> Hold:
-    """When the runtime may be tried again: at the reset that its adapter read (RT-30), else after 1, 2, 4 … 30 minutes."""
+    """When the runtime may be tried again: at the reset that its adapter read, else after 1, 2, 4 … 30 minutes."""
     reason = f"{result.failure}: {result.message}" if result.message else str(result.failure)
     reset = result.reset_at
     if reset is not None and now < reset <= now + FARTHEST_RESET:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from hew_loop.core.backlog import Backlog
 from hew_loop.core.state import FINAL, RunState, TaskRecord
@@ -42,6 +42,8 @@ def why_not(state: RunState, task: Task) -> str | None:
     record = state.records.get(task.id)
     if record is not None and (record.phase != "returned" or waits_to_land(state, record)):
         return f"{record.phase} in this run"
+    if record is not None and (until := cools_until(state, record)) is not None:
+        return f"failed, and cools down until {until:%Y-%m-%d %H:%MZ}"
     if not state.backlog.is_in_scope(task.id, policy.scope):
         return OUT_OF_SCOPE
     if task.type == "epic" or task.id in state.backlog.children:
@@ -63,6 +65,19 @@ def why_not(state: RunState, task: Task) -> str | None:
     if record is None and task.id not in state.initial and new_left(state) <= 0:
         return f"created during the run, and {state.new_started} such tasks were started already (loop.max_new)"
     return None
+
+
+def cools_until(state: RunState, record: TaskRecord) -> datetime | None:
+    """In steps, a task that failed loses its place for a while, so that it cannot poison the head of the queue."""
+    if not state.policy.step or not record.used or not record.iterations:
+        return None
+    ended = state.iterations[record.iterations[-1]].ended_at or state.now
+    until = ended + timedelta(seconds=state.policy.cooldown_s)
+    return until if until > state.now else None
+
+
+def is_cooling(state: RunState) -> bool:
+    return any(r.phase == "returned" and cools_until(state, r) for r in state.records.values())
 
 
 def children_of(backlog: Backlog, task: Task) -> str:

@@ -209,6 +209,9 @@ class RunState:
     stopping: StopReason | None = None
     stop_detail: str = ""
     settle: bool = False
+    step_until: int | None = None
+    """In steps: how many iterations there may be before this process suspends the run."""
+    suspended: str = ""
     onto: str | None = None
     """The branch to deliver to; None: by policy it stays a branch of its own."""
     verify: VerifyFacts | None = None
@@ -228,6 +231,10 @@ class RunState:
     @property
     def ended(self) -> bool:
         return self.exit_code is not None
+
+    @property
+    def step_is_over(self) -> bool:
+        return self.step_until is not None and len(self.iterations) >= self.step_until
 
     @property
     def stop_now(self) -> bool:

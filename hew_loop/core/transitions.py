@@ -60,6 +60,7 @@ def begin(stamped: ev.Stamped) -> RunState:
         seq=stamped.seq,
         queue=MergeQueue(tip=start.base),
         launch_expected=start.launch_commit,
+        step_until=0 if start.policy.step else None,
         onto=start.launch_branch if start.policy.deliver == "merge" else None,
     )
 
@@ -131,6 +132,8 @@ def _late(state: RunState, action: Action | None, event: ev.Event) -> RunState:
             return replace(state, stop_request=_harder(state.stop_request, event))
         case ev.Stopping():
             return replace(state, stopping=event.reason, stop_detail=event.detail)
+        case ev.Suspended():
+            return replace(state, suspended=event.why)
         case ev.Noticed():
             return note(state, event.text, event.iterations)
         case ev.RunEnded():
@@ -157,6 +160,8 @@ def _resume(state: RunState, event: ev.Resumed) -> RunState:
     return replace(
         state,
         settle=event.settle,
+        step_until=len(state.iterations) + 1 if state.policy.step else None,
+        suspended="",
         resumes=state.resumes + 1,
         onto=event.onto or state.onto,
         stop_request=None,

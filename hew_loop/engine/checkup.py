@@ -88,15 +88,16 @@ def _hooks_path(git: Git) -> str:
     return next((value for scope, value in reversed(list(pairs)) if scope != "command"), "")
 
 
-def claim_findings(tasks: Sequence[Task], runs: Mapping[str, Standing]) -> Iterator[Finding]:
-    """Claims by our actors that nobody works on: such a task is never started again."""
+def claim_findings(tasks: Sequence[Task], runs: Mapping[str, Standing], *, tracker: str) -> Iterator[Finding]:
+    """Claims by our actors that nobody works on: such a task is never started again. `tracker` is its kind."""
     for task in tasks:
         name, _, rest = task.assignee.partition("/")
         run_id = rest.partition("/")[0]
         if name != "loop" or task.is_closed or runs.get(run_id) == "live":
             continue
         died = runs.get(run_id) == "died"
-        fix = f"loop resume {run_id}" if died else f"loop task reopen {quote(task.id)}"
+        reopen = 'bd update {} --status open --assignee ""' if tracker == "bd" else "loop task reopen {}"
+        fix = f"loop resume {run_id}" if died else reopen.format(quote(task.id))
         text = f"{task.id} is claimed by {task.assignee}, " + ("which died" if died else "which is over")
         yield Finding("claims", "warn", text, fix)
 

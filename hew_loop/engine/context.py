@@ -65,7 +65,7 @@ def run_environment(
     *,
     run_id: str,
     guard: Mapping[str, str],
-    tracker_store: str,
+    beads_dir: str | None,
     settings: Mapping[str, str],
     base: Mapping[str, str],
 ) -> dict[str, str]:
@@ -75,7 +75,7 @@ def run_environment(
             **settings,
             **guard,
             "HEW_RUN_ID": run_id,
-            "BEADS_DIR": tracker_store,
+            **({"BEADS_DIR": beads_dir} if beads_dir else {}),
             "GIT_TERMINAL_PROMPT": "0",
             # A `gc --prune=now` beside committing worktrees corrupted a repository (merge-queue.md §5). By environment,
             # so that it holds in the agent's own git calls too.

@@ -18,7 +18,7 @@ from hew_loop.engine.context import KEEP, RunContext
 from hew_loop.engine.gate import GateRun, command_text, gate_digest, run_commands
 from hew_loop.engine.tracking import withdrawn
 from hew_loop.engine.worker import SETUP_TIMEOUT_S, in_thread
-from hew_loop.errors import HewError
+from hew_loop.errors import HewError, RepoError
 from hew_loop.repo.delivery import Delivered, LaunchMoved, Refused
 from hew_loop.repo.delivery import deliver as fast_forward
 from hew_loop.repo.merge import Conflict, CouldNotMerge, Merged, merge

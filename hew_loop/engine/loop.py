@@ -20,7 +20,7 @@ from hew_loop.engine.context import RunContext
 from hew_loop.engine.journal import Journal
 from hew_loop.engine.perform import perform
 
-EVENTS = (ev.BatchPlanned, ev.Stopping, ev.RunEnded, ev.DeliveryRefused)
+EVENTS = (ev.BatchPlanned, ev.Stopping, ev.Suspended, ev.RunEnded)
 """What `decide` may say that has no effect outside: it goes straight into the journal."""
 
 
@@ -46,7 +46,7 @@ class Loop:
             await group.start(stops.watch_signals, self.post)
             group.start_soon(stops.watch_stop_file, self.context.folder.stop_file, self.post)
             self._act(group)
-            while not self.state.ended:
+            while not (self.state.ended or self.state.suspended):
                 for event in await self._events():
                     self._take(event)
                 self._act(group)

@@ -76,20 +76,24 @@ class Survey:
         if tree.git_dir is None:
             is_empty = not any(tree.path.iterdir())
             return ("", "") if is_empty else ("git does not know it any more", f"ls -la {quote(str(tree.path))}")
-        if tree.name == GATE_WORKTREE or not tree.path.is_dir():
+        if tree.name == GATE_WORKTREE:
             return "", ""
-        salvaged = list(self.git.refs(_OURS).values())
+        look = f"git -C {quote(str(tree.path))} status"
         try:
-            files = unsaved_files(self.git, tree.path, tree.git_dir, saved=salvaged)
+            files = self._unsaved(tree, tree.git_dir)
         except RepoError as error:
             return f"git cannot read it: {error.message}", f"ls -la {quote(str(tree.path))}"
-        look = f"git -C {quote(str(tree.path))} status"
         if files:
             more = f" and {len(files) - 3} more" if len(files) > 3 else ""
             return f"it holds files that no run accounts for: {', '.join(files[:3])}{more}", look
         if tree.head and not is_elsewhere(self.git, tree.head, outside=False) and tree.head not in self._accounted():
-            return f"nothing else leads to its commit {tree.head[:12]}", look
+            return f"nothing else leads to its commit {tree.head[:12]}", f"git branch NAME {tree.head}"
         return "", ""
+
+    def _unsaved(self, tree: PooledWorktree, git_dir: Path) -> tuple[str, ...]:
+        if not tree.path.is_dir():
+            return ()
+        return unsaved_files(self.git, tree.path, git_dir, saved=list(self.git.refs(_OURS).values()))
 
     def _died(self, run_id: str | None) -> str | None:
         """The died run that a lease names; any, when the lease cannot be read."""

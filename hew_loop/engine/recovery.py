@@ -73,14 +73,17 @@ def _salvage(context: RunContext, spec: IterationSpec) -> IterationResult:
         left = context.pool.collect(
             Worktree(name, pooled.path, pooled.git_dir),
             branch=spec.branch,
-            message=f"{one_line(spec.task)}: what a lost attempt left\n\nTask: {one_line(spec.task)}\nRun: {spec.run_id}\n"
-            f"Attempt: {spec.attempt}\n",
+            message=f"{one_line(spec.task)}: what a lost attempt left\n\n"
+            f"Task: {one_line(spec.task)}\nRun: {spec.run_id}\nAttempt: {spec.attempt}\n",
             salvage_ref=salvage_ref(spec.run_id, spec.task, spec.attempt),
             start=spec.base,
             aside=context.folder.iteration(spec.number) / "aside",
         )
     except RepoError as error:
-        return IterationResult("failed", "lost", f"{message}; {error.message}", start=spec.base)
+        kept = context.pool.set_aside(Worktree(name, pooled.path, pooled.git_dir), f"{spec.run_id}-iter-{spec.number}")
+        context.pool.drop_lease(name)
+        text = f"{message}; {error.message}; its files are kept in {kept}"
+        return IterationResult("failed", "lost", text, start=spec.base, warnings=(text,))
     context.pool.drop_lease(name)
     if left.head == spec.base:
         context.git.delete_ref(f"refs/heads/{spec.branch}", old=left.head)

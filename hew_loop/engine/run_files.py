@@ -9,7 +9,6 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from hew_loop.core import actions as ac
 from hew_loop.core import budget
 from hew_loop.core import events as ev
 from hew_loop.core.batch_plan import BatchPlan
@@ -27,11 +26,10 @@ class RunFiles:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._numbers: dict[int, int] = {}
 
     def __call__(self, stamped: ev.Stamped, before: RunState, state: RunState) -> None:
         try:
-            self._write(stamped.event, state)
+            self._write(stamped.event, before, state)
         except OSError:
             return  # the journal is the truth; it ends the run by itself when the disk is full
 
@@ -43,35 +41,29 @@ class RunFiles:
             _write_text(self._folder.batch_json(batch.number), batch_json(batch))
         _write(self._folder.path / "run.json", run_json(state))
 
-    def _write(self, event: ev.Event, state: RunState) -> None:
+    def _write(self, event: ev.Event, before: RunState, state: RunState) -> None:
+        if state.iterations is not before.iterations:
+            for number, iteration in state.iterations.items():
+                if iteration is not before.iterations.get(number):
+                    _write(self._folder.iteration_json(number), iteration_json(number, iteration))
         match event:
             case ev.BatchPlanned():
                 _write_text(self._folder.batch_json(event.number), batch_json(state.batches[-1]))
-            case ev.Intended(action=ac.StartIteration(spec=spec)):
-                self._iteration(spec.number, state)
-            case ev.IterationEnded():
-                ended = [n for n, i in state.iterations.items() if i.ended_at == state.now]
-                for number in ended:
-                    self._iteration(number, state)
-                _write(self._folder.path / "run.json", run_json(state))
-            case ev.Landed() | ev.ChainBuilt() | ev.GateEnded():
-                for number, iteration in state.iterations.items():
-                    if iteration.fate not in ("running", "waiting"):
-                        self._iteration(number, state)
-            case ev.RunStarted() | ev.Stopping() | ev.Verified() | ev.Delivered() | ev.DeliveryRefused():
+            case (
+                ev.RunStarted()
+                | ev.Suspended()
+                | ev.IterationEnded()
+                | ev.Stopping()
+                | ev.Verified()
+                | ev.Delivered()
+                | ev.DeliveryRefused()
+            ):
                 _write(self._folder.path / "run.json", run_json(state))
             case ev.RunEnded():
                 _write(self._folder.path / "run.json", run_json(state))
                 _write(self._folder.path / "manifest.json", manifest_json(state))
             case _:
                 return
-
-    def _iteration(self, number: int, state: RunState) -> None:
-        iteration = state.iterations[number]
-        stamp = hash((iteration.fate, iteration.ended_at, iteration.verdict))
-        if self._numbers.get(number) != stamp:
-            self._numbers[number] = stamp
-            _write(self._folder.iteration_json(number), iteration_json(number, iteration))
 
 
 def iteration_json(number: int, iteration: Iteration) -> dict[str, object]:

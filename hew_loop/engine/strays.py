@@ -6,7 +6,8 @@ A worktree of theirs is not used again before its files are saved, a claim is gi
 from __future__ import annotations
 
 from hew_loop import process
-from hew_loop.core.names import candidate_ref, integration_branch, integration_ref, one_line, salvage_ref
+from hew_loop.core.names import branch_name, candidate_ref, integration_branch, integration_ref, one_line, salvage_ref
+from hew_loop.engine.run_folder import RUN_ID
 from hew_loop.engine.standing import is_settled, standings
 from hew_loop.errors import RepoError
 from hew_loop.repo.git import Git
@@ -24,7 +25,7 @@ def gather(git: Git, pool: Pool, tracker: Tracker, *, but: str) -> tuple[str, ..
     leases = {name: lease for name, lease in pool.read_leases().items() if lease.get("run_id") != but}
     told = [_save(git, pool, name, lease) for name, lease in leases.items()]
     owners = {ref.split("/")[2] for ref in git.refs("refs/loop/") if ref.endswith(("/integration", "/candidate"))}
-    owners |= {lease["run_id"] for lease in leases.values() if "run_id" in lease}
+    owners |= {lease.get("run_id", "") for lease in leases.values() if _is_whole(git, lease)}
     owners.discard(but)
     if not owners:
         return tuple(filter(None, told))
@@ -38,8 +39,8 @@ def gather(git: Git, pool: Pool, tracker: Tracker, *, but: str) -> tuple[str, ..
 
 def _save(git: Git, pool: Pool, name: str, lease: Lease) -> str:
     """Commit what the lost iteration left in its worktree, on its own branch, and free the worktree."""
-    if mark := lease.get("mark"):
-        process.sweep(mark)
+    if _is_whole(git, lease):
+        process.sweep(f"{lease.get('run_id')}:iter-{lease.get('iter')}")
     pooled = next((w for w in pool.listing() if w.name == name), None)
     if pooled is None or pooled.git_dir is None:
         pool.drop_lease(name)
@@ -59,10 +60,9 @@ def _save(git: Git, pool: Pool, name: str, lease: Lease) -> str:
             aside=pool.root / ".aside" / f"{run_id}-{name}",
         )
     except RepoError as error:
-        raise RepoError(
-            f"{pooled.path} holds files of the dead run {run_id} that cannot be saved: {error.message}",
-            hint=f"move that directory away, then: rm {pool.root / name}.lease.json",
-        ) from error
+        place = pool.set_aside(worktree, f"{run_id}-{name}-files")
+        pool.drop_lease(name)
+        return f"what {run_id} left of {task} could not be saved ({error.message}); its files are kept in {place}"
     pool.drop_lease(name)
     if left.head == start:
         git.delete_ref(f"refs/heads/{branch}", old=left.head)
@@ -73,8 +73,7 @@ def _save(git: Git, pool: Pool, name: str, lease: Lease) -> str:
 
 def _completed(git: Git, pooled: PooledWorktree, lease: Lease) -> Lease:
     """A lease that cannot be read says nothing: then the worktree itself tells what it is on."""
-    start = lease.get("start", "")
-    if lease.get("branch") and lease.get("run_id") and lease.get("task") and git.commit_id(start):
+    if _is_whole(git, lease):
         return lease
     head = pooled.head or git.head().commit or ""
     taken = git.refs("refs/heads/loop/unknown/")
@@ -83,9 +82,23 @@ def _completed(git: Git, pooled: PooledWorktree, lease: Lease) -> Lease:
     return Lease(run_id="unknown", task=pooled.name, attempt=number, branch=branch, start=head)
 
 
+def _is_whole(git: Git, lease: Lease) -> bool:
+    """It lies where an agent can write: what it names is used only when it is what we would have written."""
+    run_id, task, attempt, start = (lease.get(key) for key in ("run_id", "task", "attempt", "start"))
+    return (
+        isinstance(run_id, str)
+        and RUN_ID.fullmatch(run_id) is not None
+        and isinstance(task, str)
+        and isinstance(attempt, int)
+        and lease.get("branch") == branch_name(run_id, task, attempt)
+        and isinstance(start, str)
+        and git.commit_id(start) == start
+    )
+
+
 def _release(tracker: Tracker, gone: tuple[str, ...]) -> list[str]:
     told: list[str] = []
-    for task in tracker.read():
+    for task in tracker.read() if gone else ():
         run_id = next((r for r in gone if task.assignee.startswith(f"loop/{r}/")), None)
         if run_id is not None and not task.is_closed:
             tracker.release(task.id, task.assignee, f"given back: {run_id} died, and its journal is gone")

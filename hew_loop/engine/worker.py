@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -63,16 +62,20 @@ class Worker:
         except (HewError, OSError) as error:
             await in_thread(self.pool.drop_lease, name)
             return IterationResult("failed", "worktree_broken", str(error), start=spec.base)
-        ready = await self._set_up(worktree, spec, folder, stop)
-        if ready:
-            report, ended, prompt = AgentReport("setup_failed", ready), None, None
-        else:
-            prompt = build_prompt(replace(order.prompt, conflict_files=conflicts))
-            report, ended = await self._run_agent(order, worktree, prompt, start, stop)
+        prompt, ended = None, None
+        try:
+            ready = await self._set_up(worktree, spec, folder, stop)
+            if ready:
+                report = AgentReport("setup_failed", ready)
+            else:
+                prompt = build_prompt(replace(order.prompt, conflict_files=conflicts))
+                report, ended = await self._run_agent(order, worktree, prompt, start, stop)
+        except OSError as error:  # a full disk: what the agent has done until now is still looked at
+            report = AgentReport("worktree_broken", str(error))
         try:
             return await self._judge(worktree, spec, start=start, report=report, ended=ended, prompt=prompt)
         except (HewError, OSError) as error:
-            kept = await in_thread(self._set_aside, worktree, folder)
+            kept = await in_thread(self._set_aside, worktree, spec)
             return IterationResult("failed", "worktree_broken", f"{error}; {kept}", start=start, usage=report.usage)
         finally:
             await in_thread(self.pool.drop_lease, name)
@@ -151,7 +154,7 @@ class Worker:
             ),
             on_stdout=reader.feed,
             is_final=lambda: reader.is_final,
-            on_start=lambda pid: self.pool.write_lease(worktree.name, {**_lease(spec), "pgid": pid}),
+            on_start=lambda pid: self.pool.write_lease(worktree.name, {**_lease(spec), "pgid": pid}, durable=False),
             stop=stop,
         )
         report = reader.report(
@@ -226,15 +229,12 @@ class Worker:
             warnings=(*changes, *left.repaired, *said, *_process_warnings(ended)),
         )
 
-    def _set_aside(self, worktree: Worktree, folder: Path) -> str:
+    def _set_aside(self, worktree: Worktree, spec: IterationSpec) -> str:
         """What could not be saved goes out of the pool, where the next iteration would clear it away; says where to."""
-        kept = folder / "worktree"
         try:
-            self.pool.detach(worktree)
-            shutil.move(worktree.path, kept)
-        except (HewError, OSError) as error:
-            return f"its files could not be moved out of {worktree.path}: {error}"
-        return f"its files are kept in {kept}"
+            return f"its files are kept in {self.pool.set_aside(worktree, f'{spec.run_id}-iter-{spec.number}')}"
+        except HewError as error:
+            return error.message
 
     def _kept(self, path: str) -> bool:
         return any(path == k or path.startswith(f"{k}/") for k in self.keep)

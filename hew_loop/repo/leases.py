@@ -24,13 +24,14 @@ class Lease(TypedDict, total=False):
     mark: str
 
 
-def write_lease(root: Path, name: str, lease: Lease | Mapping[str, object]) -> None:
-    """Whole or not at all, and on the disk when this returns."""
+def write_lease(root: Path, name: str, lease: Lease | Mapping[str, object], *, durable: bool = True) -> None:
+    """Whole or not at all. `durable`: on the disk when this returns; process ids mean nothing after a power cut."""
     aside = root / f".{name}.lease.partial"
     with aside.open("w", encoding="utf-8") as file:
         json.dump(lease, file, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     aside.replace(root / f"{name}{SUFFIX}")
 
 

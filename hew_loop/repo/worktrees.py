@@ -127,6 +127,20 @@ class Pool:
         env = worktree.env(self._git)
         self._git.must("update-ref", "--no-deref", "HEAD", "HEAD^0", cwd=self.root, env=env)
 
+    def set_aside(self, worktree: Worktree, label: str) -> Path:
+        """Move what could not be saved out of the pool, where the next user would clear it away; gives its new place.
+
+        By a rename inside the pool's own directory: a full disk is the usual reason why it could not be saved.
+        """
+        kept = self.root / ".aside" / label
+        try:
+            self.detach(worktree)
+            kept.parent.mkdir(exist_ok=True)
+            worktree.path.rename(kept)
+        except (RepoError, OSError) as error:
+            raise RepoError(f"its files could not be moved out of {worktree.path}: {error}") from error
+        return kept
+
     def remove(self, name: str) -> None:
         """Delete the worktree, its directory inside git and its lease. Links in it are deleted, not followed."""
         with self._alone():
@@ -152,9 +166,9 @@ class Pool:
     def is_ours(self, path: Path) -> bool:
         return path.resolve().is_relative_to(self.root.resolve())
 
-    def write_lease(self, name: str, lease: Lease | Mapping[str, object]) -> None:
+    def write_lease(self, name: str, lease: Lease | Mapping[str, object], *, durable: bool = True) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        leases.write_lease(self.root, name, lease)
+        leases.write_lease(self.root, name, lease, durable=durable)
 
     def read_leases(self) -> dict[str, Lease]:
         return leases.read_leases(self.root)

@@ -17,8 +17,7 @@ from hew_loop.trackers.base import BugReport
 from hew_loop.trackers.bd_call import ACTOR, Answer, Bd, passable
 from hew_loop.trackers.bd_checks import check_id, check_state, doubt_emptiness, is_unknown
 from hew_loop.trackers.bd_json import read_task, tasks_of, text_of
-from hew_loop.trackers.beads_checks import cut_title, memory_key
-from hew_loop.trackers.beads_format import Issue
+from hew_loop.trackers.beads_checks import cut_title, new_memory_key
 from hew_loop.trackers.beads_issue import EXTERNAL
 from hew_loop.trackers.choose import missing_bd
 
@@ -162,7 +161,7 @@ class BdTracker:
             return
         memories = answer.object()
         if passable(text) not in memories.values():
-            kept = self._bd.call("remember", f"--key={memory_key(text, taken=memories)}", "--", text).object()
+            kept = self._bd.call("remember", f"--key={new_memory_key(text, taken=memories)}", "--", text).object()
             if kept.get("value") != passable(text):
                 raise TrackerError(f"bd was to remember {text!r}, and answered {kept!r}.")
 

@@ -103,10 +103,12 @@ class Bd:
             answer = self._once(words, actor)
         return answer
 
-    def _once(self, words: tuple[str, ...], actor: str) -> Answer:
-        argv = [self.program, "--json", *map(passable, words)]
-        done = process.run(argv, cwd=self.directory.parent, env=self._environment(actor), timeout_s=self.timeout_s)
-        shown = " ".join(("bd", *words[:2])).rstrip()
+    def raw(self, words: Sequence[str], *, actor: str = ACTOR, stdin: bytes = b"") -> process.Completed:
+        """One run of `bd WORDS`, whatever its exit code and format. Raises TrackerError as `call` does."""
+        argv = [self.program, *map(passable, words)]
+        env = self._environment(actor)
+        done = process.run(argv, cwd=self.directory.parent, env=env, timeout_s=self.timeout_s, stdin=stdin)
+        shown = _shown(words)
         if done.timed_out:
             raise TrackerError(
                 f"{shown} did not end within {self.timeout_s:g} s.",
@@ -121,10 +123,15 @@ class Bd:
                 f"{shown} cannot be believed: {_short(line)}",
                 hint=f"Mend {self.directory} first: bd may show another store, or an old state.",
             )
+        return done
+
+    def _once(self, words: tuple[str, ...], actor: str) -> Answer:
+        done = self.raw(("--json", *words), actor=actor)
+        stderr = done.stderr.decode("utf-8", "replace")
         value = _json(done.text())
         warnings = [line for line in _WARNING.findall(stderr) if not _HARMLESS.search(line)]
         return Answer(
-            words=shown,
+            words=_shown(words),
             ok=done.ok,
             value=value,
             error=_complaint(value, stderr) if not done.ok or value is None else "",
@@ -139,6 +146,10 @@ class Bd:
         return env
 
 
+def _shown(words: Sequence[str]) -> str:
+    return " ".join(("bd", *[word for word in words if word != "--json"][:2])).rstrip()
+
+
 def passable(text: str) -> str:
     """The text as a program's argument: no NUL, which cannot be passed, and nothing that is not Unicode."""
     return text.replace("\0", "�").encode("utf-8", "replace").decode()
@@ -147,11 +158,12 @@ def passable(text: str) -> str:
 def _json(text: str) -> object:
     """None for what is not JSON: a help text, `No updates specified`, nothing."""
     try:
-        value = cast("object", json.loads(text))
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    members: Issue = cast("Issue", value) if isinstance(value, dict) else {}
-    return members["data"] if members.keys() == {"schema_version", "data"} else value
+    if isinstance(value, dict) and cast("Issue", value).keys() == {"schema_version", "data"}:
+        return cast("Issue", value)["data"]
+    return cast("object", value)
 
 
 def _complaint(value: object, stderr: str) -> str:

@@ -36,7 +36,7 @@ def cut_title(title: str) -> str:
     return title if len(raw) <= TITLE_BYTES else raw[: TITLE_BYTES - 3].decode("utf-8", "ignore") + "…"
 
 
-def memory_key(text: str, *, taken: Container[str]) -> str:
+def new_memory_key(text: str, *, taken: Container[str]) -> str:
     """A key that says what the memory is about: another memory's would replace that one."""
     key = stem = "-".join(re.findall(r"[a-z0-9]+", text.lower())[:8])[:60] or "memory"
     number = 1

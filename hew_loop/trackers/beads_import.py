@@ -7,15 +7,15 @@ comments are never taken out, so both sides' are kept.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
-from hew_loop.errors import UsageError
+from hew_loop.errors import HewError
 from hew_loop.trackers.beads_file import Edit, Snapshot
 from hew_loop.trackers.beads_format import (
-    TOMBSTONE,
     BadLine,
     Issue,
     Line,
@@ -34,6 +34,7 @@ CLEARABLE: Final = frozenset({
 """Absent in what bd writes, these are empty (status, priority and type: open, 0 and task)."""
 DERIVED: Final = frozenset({"dependency_count", "dependent_count", "comment_count", "_type"})
 """bd 1.x adds them to what it exports, and nobody reads them back."""
+TIMES: Final = frozenset({"created_at", "updated_at", "started_at", "closed_at", "due_at", "defer_until"})
 _BOM = b"\xef\xbb\xbf"
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 _SAME_S = timedelta(seconds=1)
@@ -60,7 +61,7 @@ class Merged:
 
 
 def read_import(raw: bytes, name: str) -> tuple[Line, ...]:
-    """The issues and memories of a file; blank lines and a `_schema` header go. Raises UsageError for a bad line."""
+    """The issues and memories of a file; blank lines and a `_schema` header go. Raises HewError for a bad line."""
     lines: list[Line] = []
     number_of: dict[str, int] = {}
     for number, piece in enumerate(raw.removeprefix(_BOM).split(b"\n"), start=1):
@@ -83,7 +84,7 @@ def merge(snapshot: Snapshot, lines: Sequence[Line], now: datetime) -> Edit[Merg
     memories = {line.memory: line for line in snapshot.lines if line.memory}
     changed: list[Line] = []
     skipped: list[str] = []
-    counts = dict.fromkeys(("created", "updated", "unchanged", "skipped", "deleted", "memories"), 0)
+    counts: Counter[str] = Counter()
     for line in lines:
         ours = snapshot.by_id.get(line.id) if line.id else memories.get(line.memory)
         merged, what = _memory(ours, line) if line.memory else _issue(ours, line, now)
@@ -106,31 +107,44 @@ def same_moment(one: object, other: object) -> bool:
     return abs((read_time(one) or _BEGINNING) - (read_time(other) or _BEGINNING)) <= _SAME_S
 
 
+def same_value(name: str, one: Any, other: Any) -> bool:
+    """Whether a member says the same on both sides: absent is empty, and times may have lost their fraction."""
+    if name in TIMES and one and other:
+        one, other = read_time(one), read_time(other)
+        if one.microsecond and not other.microsecond:
+            return abs(one - other) < _SAME_S
+        return one == other
+    default = {"status": "open", "issue_type": "task"}.get(name)
+    return (one or default) == (other or default) or not (one or default or other)
+
+
 def _issue(ours: Line | None, theirs: Line, now: datetime) -> tuple[Line | None, str]:
     """The line to keep (`ours` itself when nothing changes), and what to count it as."""
     is_dead = theirs.task is None
-    if ours is None or ours.issue is None:
+    if ours is None:
         return _plain(theirs), "deleted" if is_dead else "created"
-    if not _wins(theirs, ours):
-        kept = ours if is_dead or ours.task is None else _with_comments(ours, theirs)
-        if kept is not ours:
-            return kept, "updated"
-        return ours, "unchanged" if _merged(ours, theirs, now) is ours else "skipped"
+    wins = _wins(theirs, ours)
     if is_dead or ours.task is None:
-        # Dead and live do not mix: of a deleted issue and its successor only one can be meant.
+        # Of a deleted issue and a live one only one can be meant: nothing is mixed.
         if theirs.raw == ours.raw:
             return ours, "unchanged"
-        return _plain(theirs), "deleted" if is_dead else "updated"
-    merged = _merged(ours, theirs, now)
-    return merged, "unchanged" if merged is ours else "updated"
+        return (_plain(theirs), "deleted" if is_dead else "updated") if wins else (ours, "skipped")
+    changes = _differences(_members(ours), spelt_members(theirs))
+    merged = ours
+    if wins and changes:
+        if not _members(theirs).get("updated_at"):
+            changes["updated_at"] = moved_on(_members(ours), now)
+        merged = changed_line(ours, changes)
+    merged = _with_comments(merged, theirs)
+    if merged is not ours:
+        return merged, "updated"
+    return ours, "unchanged" if wins or not changes.keys() - {"updated_at"} else "skipped"
 
 
 def _memory(ours: Line | None, theirs: Line) -> tuple[Line | None, str]:
     """Memories carry no time: what is imported now is what is meant."""
-    if ours is not None and ours.issue is not None and theirs.issue is not None:
-        if ours.issue.get("value") == theirs.issue.get("value"):
-            return ours, "unchanged"
-    return theirs, "memories"
+    is_known = ours is not None and _members(ours).get("value") == _members(theirs).get("value")
+    return (ours, "unchanged") if is_known else (theirs, "memories")
 
 
 def _wins(theirs: Line, ours: Line) -> bool:
@@ -144,29 +158,23 @@ def _wins(theirs: Line, ours: Line) -> bool:
     return their_time is None or their_time.replace(microsecond=0) >= our_time.replace(microsecond=0)
 
 
-def _merged(ours: Line, theirs: Line, now: datetime) -> Line:
-    """Ours with what theirs says; ours itself when that is the same."""
-    old, new = _members(ours), spelt_members(theirs)
-    changes: dict[str, Any] = {}
-    for name, value in new.items():
-        if name in DERIVED or name in ("dependencies", "labels", "comments") or _is_same(name, old.get(name), value):
-            continue
-        changes[name] = value
-    gone = {name for name in old if name in CLEARABLE and new.get(name) is None}
-    if new.get("status") != "closed":
-        gone |= {"closed_by_session"} & old.keys()
-    changes |= dict.fromkeys(gone)
-    if set(new.get("labels") or ()) != set(old.get("labels") or ()):
-        changes["labels"] = sorted(set(new.get("labels") or ())) or None
-    edges = merged_edges(_records(old, "dependencies"), _records(new, "dependencies"))
-    if edges != _records(old, "dependencies"):
-        changes["dependencies"] = edges or None
-    if changes and not new.get("updated_at"):
-        changes["updated_at"] = moved_on(old, now)
-    return _with_comments(changed_line(ours, changes) if changes else ours, theirs)
+def _differences(old: Issue, new: Issue) -> dict[str, Any]:
+    """What to change in `old` so that it says what `new` does; None takes a member out."""
+    plain = new.keys() - DERIVED - {"dependencies", "labels", "comments"}
+    changes = {name: new[name] for name in new if name in plain and not same_value(name, old.get(name), new[name])}
+    gone = CLEARABLE if new.get("status") == "closed" else CLEARABLE | {"closed_by_session"}
+    for name in old:
+        if name in gone and new.get(name) is None and not same_value(name, old[name], None):
+            changes[name] = None
+    if (labels := set(new.get("labels") or ())) != set(old.get("labels") or ()):
+        changes["labels"] = sorted(labels) or None
+    edges = _records(old, "dependencies")
+    if (merged := _merged_edges(edges, _records(new, "dependencies"))) != edges:
+        changes["dependencies"] = merged or None
+    return changes
 
 
-def merged_edges(ours: Sequence[Issue], theirs: Sequence[Issue]) -> list[Issue]:
+def _merged_edges(ours: Sequence[Issue], theirs: Sequence[Issue]) -> list[Issue]:
     """Their edges; one that both have keeps what theirs has lost: an import of bd 1.x empties an edge's members."""
     left = {(edge.get("depends_on_id"), edge.get("type") or "blocks"): edge for edge in reversed(ours)}
     merged: list[Issue] = []
@@ -180,10 +188,10 @@ def merged_edges(ours: Sequence[Issue], theirs: Sequence[Issue]) -> list[Issue]:
 
 def _edge(old: Issue, new: Issue) -> Issue:
     if not same_moment(old.get("created_at"), new.get("created_at")):
-        old = {name: value for name, value in old.items() if name == "metadata"}  # taken out and added again
-    given = {name: value for name, value in new.items() if not (name == "metadata" and value in ("", "{}", None, {}))}
+        return new  # taken out and added again
+    given = {name: value for name, value in new.items() if not (name == "metadata" and value in ("", "{}", None))}
     kept = {name: old[name] for name in ("created_at", "created_by") if old.get(name)}
-    return {**old, **given, **kept} if old else new
+    return {**old, **given, **kept}
 
 
 def _with_comments(ours: Line, theirs: Line) -> Line:
@@ -202,17 +210,6 @@ def _with_comments(ours: Line, theirs: Line) -> Line:
     return changed_line(ours, {"comments": both})
 
 
-def _is_same(name: str, old: Any, new: Any) -> bool:
-    if name == "issue_type" or name == "status":
-        return (old or {"issue_type": "task", "status": "open"}[name]) == new
-    if name.endswith("_at") or name == "defer_until":
-        try:
-            return old == new or (bool(old) and bool(new) and read_time(old) == read_time(new))
-        except BadLine:
-            return False
-    return old == new or (old in (None, "", False) and new in (None, "", False))
-
-
 def _plain(theirs: Line) -> Line:
     """As it came; only `wisp`, which 0.35 to 0.37 wrote for `ephemeral`, is understood as bd 1.x does."""
     members = _members(theirs)
@@ -225,8 +222,8 @@ def _check_rest(line: Line) -> None:
     """What a line that the store itself reads need not hold, but a merge does. Raises BadLine."""
     if line.issue is None or not line.id:
         return
-    if line.issue.get("status") == TOMBSTONE:
-        read_time(line.issue.get("updated_at"))
+    for name in TIMES:
+        read_time(line.issue.get(name))
     for name in ("comments", "dependencies"):
         value: object = line.issue.get(name)
         if value is not None and not isinstance(value, list):
@@ -237,8 +234,8 @@ def _check_rest(line: Line) -> None:
             read_time(cast("Issue", record).get("created_at"))
 
 
-def _bad(name: str, number: int, reason: str) -> UsageError:
-    return UsageError(f"{name}, line {number}: {reason}.", hint="Nothing was imported. Mend the line and try again.")
+def _bad(name: str, number: int, reason: str) -> HewError:
+    return HewError(f"{name}, line {number}: {reason}.", hint="Nothing was imported. Mend the line and try again.")
 
 
 def _members(line: Line) -> Issue:

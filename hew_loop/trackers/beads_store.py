@@ -10,7 +10,7 @@ from typing import Any, cast
 from hew_loop.core.task import Edge, Task, TaskText
 from hew_loop.errors import HewError, UsageError
 from hew_loop.trackers.base import BugReport
-from hew_loop.trackers.beads_checks import check_kind, check_texts, check_title, check_type, cut_title, memory_key
+from hew_loop.trackers.beads_checks import check_kind, check_texts, check_title, check_type, cut_title, new_memory_key
 from hew_loop.trackers.beads_file import BeadsFile, Edit, Snapshot
 from hew_loop.trackers.beads_format import Issue, Line, changed_line, moved_on, new_line, time_text
 from hew_loop.trackers.beads_issue import (
@@ -167,7 +167,7 @@ class BeadsStore:
             memories = [line.issue for line in snapshot.lines if not line.id and line.issue]
             if any(memory.get("value") == text for memory in memories):
                 return Edit(None)
-            key = memory_key(text, taken={str(memory.get("key")) for memory in memories})
+            key = new_memory_key(text, taken={str(memory.get("key")) for memory in memories})
             return Edit(None, (new_line({"_type": "memory", "key": key, "value": text}),))
 
         self._file.update(change)

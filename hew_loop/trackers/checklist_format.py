@@ -53,8 +53,8 @@ class Item:
 @dataclass(frozen=True, slots=True)
 class Checklist:
     items: tuple[Item, ...]
-    unclear: tuple[int, ...]
-    """Numbers of lines in which a reader sees a box and markdown does not: `[-]`, `[]`, no space, too deep, no text."""
+    unclear: tuple[tuple[int, str], ...]
+    """Number and text of lines in which a reader sees a box and we do not: `[-]`, `[]`, no space or text, too deep."""
 
 
 def parse(raw: bytes) -> Checklist:
@@ -108,7 +108,7 @@ class _Scan:
     """Line after line: which list items are open, and whether a fence, an HTML block or a paragraph is."""
 
     def __init__(self) -> None:
-        self.unclear: list[int] = []
+        self.unclear: list[tuple[int, str]] = []
         self._drafts: list[_Draft] = []
         self._open: list[_Level] = []
         self._headings: list[tuple[int, str]] = []
@@ -139,7 +139,7 @@ class _Scan:
         if not self._block(number, start, text, i, column, kept):
             self._keep(text)
             if _BOX_BY_EYE.match(text):
-                self.unclear.append(number)
+                self.unclear.append((number, _title(text)))
 
     def _blank(self) -> None:
         if self._until is None:

@@ -95,6 +95,8 @@ def test_a_live_run_is_left_alone_and_a_died_one_is_named(project: Project, home
     running = project.spawn("run", "--scope", "ready")
     try:
         wait_until((project.places / "begun").exists)
+        # The last that the run itself writes for now: the lease gets the agent's process group.
+        wait_until(lambda: any('"pgid"' in p.read_text() for p in (home / "worktrees").glob("*/w0.lease.json")))
         run_id = project.folder().name
         looked_at = [project.path / ".git", project.path / ".beads", home / "worktrees"]
         before = picture(*looked_at)

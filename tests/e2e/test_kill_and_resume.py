@@ -1,4 +1,4 @@
-"""P7: the real program is killed at the lines of its journal, and what git and the tracker hold in the end is the same."""
+"""P7: the real program is killed at the lines of its journal; git and the tracker hold the same in the end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -35,7 +33,7 @@ class Small(Project):
         self.first = self.add("First", script=first)
         self.dependant = self.add("Dependant", "--dep", self.first, script="cp second.txt dependant.txt")
         # Not by the attempt's number: an attempt that was lost has one too.
-        mends = f"if [ -f bad.txt ]; then rm bad.txt; else touch bad.txt; fi; echo 3 > red.txt"
+        mends = "if [ -f bad.txt ]; then rm bad.txt; else touch bad.txt; fi; echo 3 > red.txt"
         self.red = self.add("Red at first", script=mends)
         nothing = json.dumps({"status": "no_change", "summary": "it was there"})
         self.unchanged = self.add("Nothing to do", script=f"{SAY} '{nothing}'")
@@ -138,6 +136,96 @@ def settle(small: Small) -> Done:
     done = small.loop(*RUN)
     assert len(small.run_ids()) == len(before) + 1
     return done
+
+
+def test_killed_again_and_again_it_is_resumed_where_it_was(small: Small) -> None:
+    command = RUN
+    for where in ("claimed", "iteration_ended", "landed", "delivered", "run_ended"):
+        assert small.killed("torn", where, *command), where
+        command = ("resume",)
+    done = small.loop("resume")
+    holds(small, done)
+    assert (done.code, len(small.run_ids())) == (1, 1)
+    summary = small.summary()
+    assert summary["resumes"] == 5
+    torn = [n["text"] for n in summary["notices"] if "torn" in n["text"]]
+    assert torn == ["the last line of the journal was torn, and has been cut off (7 bytes)"] * 5
+
+
+def test_each_new_run_settles_the_dead_one_before_its_own(small: Small) -> None:
+    places = (("torn", "run_started"), ("torn", "chain_built"), ("after", "run_gate"), ("torn", "bug_filed"))
+    for how, where in (*places, ("torn", "task_closed"), ("after", "run_ended")):
+        assert small.killed(how, where, *RUN), where
+    done = settle(small)
+    holds(small, done)
+
+
+def test_an_iteration_that_is_lost_uses_up_no_attempt_but_three_in_a_row_park_the_task(project: Project) -> None:
+    task = project.add("Is cut off", script='echo half > "$HEW_TASK_ID.txt"; touch "$PLACES/here"; sleep 600')
+    command = ("run", "--scope", "ready", "--attempts", "1")
+    for lost in range(1, 4):
+        run = project.spawn(*command)
+        wait_until((project.places / "here").exists)
+        run.kill()
+        run.communicate(timeout=10)
+        (project.places / "here").unlink()
+        command = ("resume",)
+        assert len(project.events("start_iteration")) == lost
+    done = project.loop("resume")
+    assert done.code == 1
+    reason = "3 iterations in a row were lost because the loop itself died"
+    assert reason in done.out
+    assert project.summary()["task_counts"]["parked"] == 1
+    assert project.tasks()[task]["status"] == "open"
+    for attempt in (1, 2, 3):
+        branch = f"loop/{project.folder().name}/{task}.{attempt}"
+        assert project.git("show", f"{branch}:{task}.txt") == "half"
+
+
+def test_what_a_dead_run_left_is_kept_also_when_somebody_has_deleted_its_folder(project: Project) -> None:
+    landed = project.add("Lands", "-p", "1")
+    script = 'echo mine > mine.txt; touch "$PLACES/here"; [ -e "$PLACES/go" ] || sleep 600; echo > done.txt'
+    task = project.add("Is cut off", "-p", "2", script=script)
+    run = project.spawn("run", "--scope", "ready")
+    wait_until((project.places / "here").exists)
+    wait_until(lambda: project.events("task_closed") != [])
+    run.kill()
+    run.communicate(timeout=10)
+    dead = project.folder()
+    shutil.rmtree(dead)
+    (project.places / "go").touch()
+    done = project.run("--json")
+    assert (done.code, project.statuses()) == (0, {landed: "closed", task: "closed"}), done.err
+    assert project.git("show", f"loop/{dead.name}/{task}.1:mine.txt") == "mine"
+    assert f"{landed}.txt" in project.landed_files(f"loop/{dead.name}/integration")
+    assert project.git("for-each-ref", "refs/loop/") == ""
+    told = [n["text"] for n in project.summary()["notices"]]
+    assert told == [
+        f"what {dead.name} left of {task} in w0 is kept: the branch loop/{dead.name}/{task}.1",
+        f"{task} was still claimed by {dead.name}, whose journal is gone; it has been given back",
+        f"what {dead.name} landed was never delivered: it is on the branch loop/{dead.name}/integration",
+    ]
+
+
+def test_a_full_disk_ends_the_run_with_one_sentence_and_a_resume_loses_nothing(project: Project) -> None:
+    task = project.add("A task")
+    blocks = 8  # of 512 bytes: no file grows beyond them, and the journal has to
+    limited = f'ulimit -f {blocks}; exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", limited, "sh", sys.executable, "-m", "hew_loop", "run", "--scope", "ready"],
+        cwd=project.path,
+        env=project.env(PYTHONDONTWRITEBYTECODE="1"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    last = done.stderr.splitlines()[-2:]
+    assert last == ["loop: cannot write the journal: File too large", "  free some space, then: loop resume"]
+    assert done.returncode == 1
+    assert (project.loop("resume").code, project.statuses()) == (0, {task: "closed"})
+    assert project.git("for-each-ref", "refs/loop/", "refs/heads/loop/") == ""
 
 
 @pytest.mark.slow

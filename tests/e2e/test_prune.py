@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.support.project import Project, marked_processes, wait_until
 
-BAD = "echo x > bad.txt; git add bad.txt; git commit -qm bad; exit 1"
+BAD = "echo $HEW_ATTEMPT > bad.txt; git add bad.txt; git commit -qm bad; exit 1"
 
 
 def by_name(things: list[dict[str, Any]]) -> dict[str, tuple[bool, str]]:

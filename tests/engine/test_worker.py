@@ -11,6 +11,7 @@ import pytest
 
 from hew_loop.core.agent_answer import AgentAnswer
 from hew_loop.core.iteration import AgentReport, FailureClass, IterationSpec, Outcome
+from hew_loop.core.names import branch_name
 from hew_loop.core.policy import Policy, RuntimeSettings, WorktreeSettings
 from hew_loop.core.prompt import PromptInput
 from hew_loop.core.task import Task, TaskText
@@ -82,7 +83,7 @@ class Bench:
     def run(self, task: str = "t-1", *, description: str = "", carry: str | None = None, number: int = 1):
         spec = IterationSpec(
             "loop-20260101T000000Z-00000000", number, task, number, 0, self.base,
-            f"loop/r/t.{number}", "loop/r/0", "script", carry=carry,
+            branch_name("r", task, number), "loop/r/0", "script", carry=carry,
         )  # fmt: skip
         from_tracker = TaskText(
             Task(id=task, title="A task", created_at=datetime(2026, 1, 1, tzinfo=UTC)), description=description

@@ -1,9 +1,9 @@
 """The real `loop`, which kills itself with SIGKILL at one line of its journal: exact where a signal from outside races.
 
-    python killed_loop.py after 7 run --scope ready     line 7 is written, nothing that follows it has begun
-    python killed_loop.py torn 7 run --scope ready      what line 7 tells of has happened, half of the line is written
-    python killed_loop.py torn landed run …             the same at the first event of this type in this process; for
-                                                        an intent the type is that of its action
+python killed_loop.py after 7 run --scope ready     line 7 is written, nothing that follows it has begun
+python killed_loop.py torn 7 run --scope ready      what line 7 tells of has happened, half of the line is written
+python killed_loop.py torn landed run …             the same at the first event of this type in this process; for
+                                                    an intent the type is that of its action
 """
 
 from __future__ import annotations
