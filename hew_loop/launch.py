@@ -29,7 +29,7 @@ from hew_loop.engine.run_folder import RunFolder
 from hew_loop.errors import HewError, UsageError
 from hew_loop.repo.git import Git
 from hew_loop.trackers.base import Tracker
-from hew_loop.wiring import Session, check_runtime, check_scope, session, tracker_of
+from hew_loop.wiring import Session, check_runtime, check_scope, own_files, session, tracker_of
 
 MakeObservers = Callable[[RunFolder], Sequence[Observer]]
 
@@ -64,6 +64,7 @@ def start(
             where=where,
             tracker=tracker.kind,
             store=tracker.store,
+            keep=own_files(git, tracker),
             pid=os.getpid(),
         )
         clock = SteadyClock()

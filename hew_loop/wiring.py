@@ -62,6 +62,13 @@ def checklist_tracker(git: Git, path: Path) -> ChecklistTracker:
     return ChecklistTracker(path.resolve(), state=state_file(git.root, path))
 
 
+def own_files(git: Git, tracker: Tracker) -> tuple[str, ...]:
+    """What the tracker keeps in the repository, relative to its root: a ticked plan is no change of anybody's."""
+    if tracker.kind != "checklist" or not Path(tracker.store).is_relative_to(git.root):
+        return KEEP
+    return (*KEEP, str(Path(tracker.store).relative_to(git.root)))
+
+
 def tracker_of(git: Git, started: RunStarted, env: Mapping[str, str] = os.environ) -> Tracker:
     """The tracker that a run was started on, whatever the environment says by now."""
     if started.tracker == "checklist":
@@ -138,8 +145,9 @@ class Session:
             settings=dict(self.git.identity_env()),
             base=self.env,
         )
-        tripwire = Tripwire(self.git, KEEP)
-        worker = Worker(self.git, self.pool, make_runtimes(policy), folder, policy, env, tripwire, KEEP)
+        keep = own_files(self.git, self.tracker)
+        tripwire = Tripwire(self.git, keep)
+        worker = Worker(self.git, self.pool, make_runtimes(policy), folder, policy, env, tripwire, keep)
         primer = self.git.read_file_at(base, PRIMER)
         return RunContext(
             run_id=folder.run_id,
@@ -149,6 +157,7 @@ class Session:
             tracker=self.tracker,
             executor=LocalExecutor(worker),
             folder=folder,
+            keep=keep,
             env=env,
             primer=primer.decode("utf-8", "replace") if primer else "",
             cache=GateCache(self.git.common_dir / "hew-loop" / "gate-cache.json"),

@@ -20,6 +20,7 @@ from hew_loop.engine.context import utc_now
 from hew_loop.repo.git import Git
 from hew_loop.reports.summary import summarise
 from hew_loop.reports.summary_text import to_text
+from hew_loop.reports.text import plain
 
 
 @click.command("run", short_help="Drain the backlog: the main job.")
@@ -60,6 +61,8 @@ def plan(git: Git, given: Mapping[str, Any]) -> launch.Plan:
         click.echo(f"loop: {note}", err=True)
     if given["checklist"]:
         tracker = wiring.checklist_tracker(git, given["checklist"])
+        for number, text in tracker.unclear():
+            click.echo(f"loop: line {number} looks like an item and is none: {plain(text)}", err=True)
     else:
         tracker = wiring.open_tracker(git, given["tracker"] or settings.values["loop.tracker"].value)
     scope = choose_scope(given, tracker, is_interactive=is_interactive(given))

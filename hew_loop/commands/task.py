@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import get_args
 
 import click
 
+from hew_loop.commands.embedded_store import acting, open_store
+from hew_loop.commands.task_move import export_command, import_command
 from hew_loop.core.task import Edge, Task
-from hew_loop.repo.git import Git
 from hew_loop.trackers.beads_format import Issue, encode
 from hew_loop.trackers.beads_issue import NewIssue
 from hew_loop.trackers.beads_ready import ReadyQuery, Sort, full_type, listing_order, ready_tasks
 from hew_loop.trackers.beads_store import BeadsStore
-from hew_loop.trackers.choose import detect, refuse_bd, store_directory
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON with beads' member names.")
 
@@ -39,6 +37,10 @@ def task() -> None:
       loop task add "Write the parser" -p 1
       loop task ready
     """
+
+
+task.add_command(import_command)
+task.add_command(export_command)
 
 
 @task.command()
@@ -75,7 +77,7 @@ def add(
     Example:
       loop task add "Write the parser" -p 1 -l core --dep shop-a1b
     """
-    store = _store()
+    store = open_store()
     new = NewIssue(
         title=title,
         description=description,
@@ -88,7 +90,7 @@ def add(
         parent=parent,
         waits_for=_words(deps),
     )
-    task_id = store.add(new, creator=_actor())
+    task_id = store.add(new, creator=acting())
     if as_json:
         click.echo(encode(store.issues([task_id])[0]))
     else:
@@ -107,7 +109,7 @@ def list_tasks(*, with_closed: bool, statuses: tuple[str, ...], as_json: bool) -
       loop task list --status open,in_progress
     """
     wanted = _words(statuses)
-    store = _store()
+    store = open_store()
     found = [each for each in store.read() if (each.status in wanted if wanted else with_closed or not each.is_closed)]
     _print(store, sorted(found, key=listing_order), as_json=as_json)
 
@@ -165,7 +167,7 @@ def ready(
         include_deferred=include_deferred,
         include_ephemeral=include_ephemeral,
     )
-    store = _store()
+    store = open_store()
     _print(store, ready_tasks(store.tasks(), query, datetime.now(UTC)), as_json=as_json)
 
 
@@ -179,7 +181,7 @@ def show(*, ids: tuple[str, ...], as_json: bool) -> None:
     Example:
       loop task show shop-a1b
     """
-    store = _store()
+    store = open_store()
     issues = store.issues(ids)
     if as_json:
         _print_array(issues)
@@ -209,7 +211,7 @@ def dep_add(*, task_id: str, blocker: str, kind: str, as_json: bool) -> None:
     Example:
       loop task dep add shop-b2c shop-a1b
     """
-    _store().add_edge(task_id, Edge(blocker, kind), creator=_actor())
+    open_store().add_edge(task_id, Edge(blocker, kind), creator=acting())
     if as_json:
         click.echo(encode({"status": "added", "issue_id": task_id, "depends_on_id": blocker, "type": kind}))
     else:
@@ -227,7 +229,7 @@ def dep_remove(*, task_id: str, blocker: str, as_json: bool) -> None:
     Example:
       loop task dep remove shop-b2c shop-a1b
     """
-    was_there = _store().remove_edge(task_id, blocker)
+    was_there = open_store().remove_edge(task_id, blocker)
     if as_json:
         click.echo(encode({"status": "removed", "issue_id": task_id, "depends_on_id": blocker}))
     else:
@@ -246,7 +248,7 @@ def close(*, ids: tuple[str, ...], reason: str, as_json: bool) -> None:
     Example:
       loop task close shop-a1b --reason "landed by hand"
     """
-    store = _store()
+    store = open_store()
     store.issues(ids)  # an unknown id among them: nothing is closed
     for task_id in ids:
         store.close(task_id, reason)
@@ -264,7 +266,7 @@ def reopen(*, ids: tuple[str, ...], reason: str, as_json: bool) -> None:
     Example:
       loop task reopen shop-a1b --reason "the bug is back"
     """
-    store = _store()
+    store = open_store()
     store.issues(ids)
     for task_id in ids:
         store.reopen(task_id, reason)
@@ -276,26 +278,6 @@ def harmless(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def _store() -> BeadsStore:
-    """The embedded store of this repository; `BEADS_DIR` names another. Raises `TrackerError` for one of bd's."""
-    named = os.environ.get("BEADS_DIR") or None
-    if named:
-        root, exclude_file = Path.cwd(), None
-    else:
-        git = Git.discover(Path.cwd())
-        root, exclude_file = git.root, git.common_dir / "info" / "exclude"
-    directory = store_directory(root, named)
-    if detect(root, named) == "bd":
-        raise refuse_bd(directory)
-    return BeadsStore(directory, exclude_file=exclude_file if directory == root / ".beads" else None)
-
-
-def _actor() -> str:
-    """Who is at work, as bd finds it out (BD_ACTOR wins, beads.md, corrections)."""
-    names = (os.environ.get(name) for name in ("BD_ACTOR", "BEADS_ACTOR", "USER", "LOGNAME"))
-    return next((name for name in names if name), "unknown")
 
 
 def _words(values: Iterable[str]) -> tuple[str, ...]:

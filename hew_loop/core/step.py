@@ -54,7 +54,8 @@ def describe(before: RunState | None, state: RunState) -> Step:
 
 def remaining(state: RunState) -> int:
     over = {t for t, r in state.records.items() if r.phase in _OVER}
-    return sum(1 for t in state.initial if t not in over and not _is_closed(state, t))
+    items = (t for t in state.initial if t not in over and t not in state.backlog.children)
+    return sum(1 for t in items if not _is_closed(state, t) and state.backlog.tasks[t].type != "epic")
 
 
 def _is_closed(state: RunState, task_id: str) -> bool:

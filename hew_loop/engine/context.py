@@ -19,7 +19,7 @@ from hew_loop.repo.worktrees import Pool
 from hew_loop.trackers.base import Tracker
 
 KEEP = (".beads",)
-"""The tracker's own files: never dirt, never part of a landed change."""
+"""The embedded tracker's and bd's own files: never dirt, never part of a landed change. A checklist adds itself."""
 
 
 def utc_now() -> datetime:
@@ -46,6 +46,8 @@ class RunContext:
     tracker: Tracker
     executor: Executor
     folder: RunFolder
+    keep: tuple[str, ...]
+    """The tracker's own files, relative to the repository."""
     env: Mapping[str, str]
     """Environment of every child, without an iteration's own variables."""
     primer: str

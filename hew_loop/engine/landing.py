@@ -14,7 +14,7 @@ from hew_loop.core.names import branch_name, candidate_ref, integration_ref, one
 from hew_loop.core.state import RunState
 from hew_loop.engine import verify as end_of_run
 from hew_loop.engine import worktree_setup
-from hew_loop.engine.context import KEEP, RunContext
+from hew_loop.engine.context import RunContext
 from hew_loop.engine.gate import GateRun, command_text, gate_digest, run_commands
 from hew_loop.engine.tracking import withdrawn
 from hew_loop.engine.worker import SETUP_TIMEOUT_S, in_thread
@@ -48,9 +48,9 @@ def _merge_all(context: RunContext, state: RunState, tip: str, entries: Sequence
     top = tip
     for entry in entries:
         message = _merge_message(state, entry)
-        result = merge(context.git, tip=top, head=entry.head, message=message, keep=KEEP)
+        result = merge(context.git, tip=top, head=entry.head, message=message, keep=context.keep)
         if isinstance(result, Conflict) and top != tip:
-            alone = merge(context.git, tip=tip, head=entry.head, message=message, keep=KEEP)
+            alone = merge(context.git, tip=tip, head=entry.head, message=message, keep=context.keep)
             if isinstance(alone, Merged):
                 continue
             result = alone
@@ -168,11 +168,8 @@ async def verify(context: RunContext, n: int, action: ac.Verify) -> ev.Event:
 
 async def deliver(context: RunContext, n: int, action: ac.Deliver) -> ev.Event:
     try:
-        end = await in_thread(
-            partial(
-                fast_forward, context.git, branch=action.branch, expected=action.expected, new=action.new, keep=KEEP
-            )
-        )
+        move = partial(fast_forward, branch=action.branch, expected=action.expected, new=action.new, keep=context.keep)
+        end = await in_thread(move, context.git)
     except HewError as error:
         return ev.DeliveryRefused(n, error.message)
     match end:

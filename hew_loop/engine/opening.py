@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,6 @@ from hew_loop.core import stack
 from hew_loop.core.events import RunStarted
 from hew_loop.core.names import integration_branch, integration_ref
 from hew_loop.core.policy import PlannedCommand, Policy
-from hew_loop.engine.context import KEEP
 from hew_loop.engine.run_folder import RunFolder, runs
 from hew_loop.errors import RepoError, UsageError
 from hew_loop.repo.git import Git
@@ -84,7 +84,15 @@ def _planned(commands: tuple[stack.DetectedCommand, ...]) -> tuple[PlannedComman
 
 
 def open_run(
-    git: Git, folder: RunFolder, *, policy: Policy, where: Ground, tracker: str, store: str, pid: int
+    git: Git,
+    folder: RunFolder,
+    *,
+    policy: Policy,
+    where: Ground,
+    tracker: str,
+    store: str,
+    keep: Sequence[str],
+    pid: int,
 ) -> RunStarted:
     """Create the private integration ref at the base and describe the run."""
     if not git.update_ref(integration_ref(folder.run_id), where.base, old=None):
@@ -99,7 +107,7 @@ def open_run(
         store=store,
         held=held(git, folder.path.parent.parent.parent, where.base),
         carries=carries(git, folder.path.parent.parent.parent, where.base),
-        dirty=tuple(p.path for p in git.dirty_paths(git.launch_root, exclude=KEEP))[:100],
+        dirty=tuple(p.path for p in git.dirty_paths(git.launch_root, exclude=keep))[:100],
         version=__version__,
         pid=pid,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from hew_loop.core import actions as ac
 from hew_loop.core import events as ev
@@ -46,7 +45,12 @@ async def claim(context: RunContext, n: int, action: ac.Claim) -> ev.Event:
 
 
 async def close(context: RunContext, n: int, action: ac.CloseTask) -> ev.Event:
-    return await _write(context, n, ev.TaskClosed(n), partial(context.tracker.close, action.task, action.reason))
+    def end() -> None:
+        # Who deleted the task meanwhile wants nothing written to it.
+        if context.tracker.show(action.task) is not None:
+            context.tracker.close(action.task, action.reason)
+
+    return await _write(context, n, ev.TaskClosed(n), end)
 
 
 async def release(context: RunContext, n: int, action: ac.ReleaseTask) -> ev.Event:

@@ -14,7 +14,7 @@ from hew_loop.repo import admin
 from hew_loop.repo.admin import Worktree
 from hew_loop.repo.command import refusal
 from hew_loop.repo.git import Git
-from hew_loop.repo.porcelain import STATUS, IndexEntry, Status, fields, parse_index, parse_status, shown
+from hew_loop.repo.porcelain import STATUS, IndexEntry, Status, StatusEntry, fields, parse_index, parse_status, shown
 
 _MARKERS = (rb"^<<<<<<< ", rb"^>>>>>>> ")
 _ADDED = (re.compile(rb"^\+<<<<<<< ", re.MULTILINE), re.compile(rb"^\+>>>>>>> ", re.MULTILINE))
@@ -70,7 +70,7 @@ class _Collection:
         if status is None:
             return self._commits_only()
         before, branch_tip = self._heads(status)
-        unmerged = {e.path for e in status.entries if e.kind == "u"}
+        unmerged = {e.path for e in status.entries if e.kind == "u" and not self._is_resolved(e)}
         operation = admin.unfinished(self.worktree)
         if operation is not None and not unmerged:
             unmerged.add(f"({operation} in progress)")
@@ -234,6 +234,22 @@ class _Collection:
 
     def _may_have_markers(self, status: Status) -> bool:
         return any(self._has_markers(self._at(e.raw)) for e in status.entries)
+
+    def _is_resolved(self, entry: StatusEntry) -> bool:
+        """A text in conflict whose markers are gone and that is not simply our side: edited, only not `git add`ed.
+
+        Without markers to look for (binary files, a side that deleted it, `-merge` in the attributes) nobody can tell.
+        """
+        path = self._at(entry.raw)
+        if entry.code not in ("UU", "AA") or path.is_symlink() or not path.is_file():
+            return False
+        content = path.read_bytes()
+        if b"\0" in content or any(re.search(marker, content, re.MULTILINE) for marker in _MARKERS):
+            return False
+        stages = fields(self._run("ls-files", "-u", "-z", "--", f":(literal,top){entry.path}"))
+        ours = next((line.split(b" ")[1] for line in stages if b" 2\t" in line), b"")
+        mine = self._run("hash-object", "--stdin", stdin=content).strip()
+        return ours not in (b"", mine)
 
     def _has_markers(self, path: Path) -> bool:
         try:

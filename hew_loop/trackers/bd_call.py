@@ -150,6 +150,11 @@ def _shown(words: Sequence[str]) -> str:
     return " ".join(("bd", *[word for word in words if word != "--json"][:2])).rstrip()
 
 
+def is_busy(done: process.Completed) -> bool:
+    """Whether bd refused because somebody else was at the store: the same call may succeed a moment later."""
+    return not done.ok and bool(_BUSY.search((done.stdout + done.stderr).decode("utf-8", "replace")))
+
+
 def passable(text: str) -> str:
     """The text as a program's argument: no NUL, which cannot be passed, and nothing that is not Unicode."""
     return text.replace("\0", "�").encode("utf-8", "replace").decode()

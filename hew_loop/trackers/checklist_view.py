@@ -25,7 +25,7 @@ _ARROW: Final = re.compile(r" (?:<-+|←)(?: .*)?$")
 
 
 class View:
-    """Both at one moment. Ids are made of `namespace` and what the items say; neither marks nor order change them."""
+    """One moment of both. Ids are made of `namespace` and what the items say: neither marks nor order change them."""
 
     def __init__(self, checklist: Checklist, notes: Notebook, namespace: str) -> None:
         self.notes = notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -234,3 +235,21 @@ def test_a_full_disk_ends_the_run_with_one_sentence_and_a_resume_loses_nothing(p
 def test_killed_at_any_line_a_resume_or_a_new_run_ends_in_the_same_place(small: Small, how: str, line: int) -> None:
     small.killed(how, str(line), *RUN)
     holds(small, carry_on(small) if line % 2 else settle(small))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(40))
+def test_killed_at_any_moment_with_all_its_children_or_alone_it_ends_in_the_same_place(
+    small: Small, moment: int
+) -> None:
+    """Between two lines: in the middle of a checkout, a merge, a write to the tracker, a delivery."""
+    run = small.spawn(*RUN)
+    try:
+        run.wait(timeout=0.25 + moment * 0.04)
+    except subprocess.TimeoutExpired:
+        if moment % 4 < 2:
+            os.killpg(run.pid, signal.SIGKILL)
+        else:
+            run.kill()
+    run.communicate(timeout=10)
+    holds(small, carry_on(small) if moment % 2 else small.loop(*RUN))

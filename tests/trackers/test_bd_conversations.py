@@ -45,7 +45,9 @@ def task(name: str, number: int, **members: Any) -> Task:
 
 
 BACKLOG = (
-    issue("a", 1, priority=1, labels=["y", "x"], description="What is to be done.", notes="n", acceptance_criteria="ok"),
+    issue(
+        "a", 1, priority=1, labels=["y", "x"], description="What is to be done.", notes="n", acceptance_criteria="ok"
+    ),
     issue("b", 2, "a"),
     issue("c", 3, status="blocked"),
     issue("d", 4, status="deferred"),
@@ -83,8 +85,12 @@ def run_bd(program: str, repo: Path, *words: str) -> subprocess.CompletedProcess
     """A real bd beside the adapter: set-up, and what a person does."""
     env = {
         **os.environ,
-        **{"BEADS_NO_DAEMON": "1", "CI": "true", "BD_NON_INTERACTIVE": "1", "BD_DISABLE_METRICS": "1"},
-        **{"BD_ACTOR": "ann", "BEADS_ACTOR": "ann"},
+        "BEADS_NO_DAEMON": "1",
+        "CI": "true",
+        "BD_NON_INTERACTIVE": "1",
+        "BD_DISABLE_METRICS": "1",
+        "BD_ACTOR": "ann",
+        "BEADS_ACTOR": "ann",
     }
     return subprocess.run(
         [program, *words], cwd=repo, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -122,7 +128,7 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Talk]:
 
 @contextmanager
 def conversing(request: pytest.FixtureRequest, tmp_path: Path, backlog: Backlog) -> Iterator[Talk]:
-    scenario = "adapter: " + request.node.originalname.removeprefix("test_").replace("_", " ")
+    scenario = "adapter " + request.node.originalname.removeprefix("test_").replace("_", " ")
     repo, folder = tmp_path / "repo", tmp_path / "bin"
     with ExitStack() as stack:
         if request.param == "real":
