@@ -20,7 +20,7 @@ _COMMON = (
     click.option("--runtime", metavar="NAME", help="Agent program: claude, or a [runtime.NAME] of .hew.toml."),
     click.option("--model", metavar="NAME", help="Model for every task."),
     click.option("--tracker", type=click.Choice(["auto", "bd", "beads"]), help="Where the tasks live (auto)."),
-    click.option("--checklist", type=click.Path(path_type=Path), metavar="FILE", help="Work on the items of this file."),
+    click.option("--checklist", type=click.Path(path_type=Path), metavar="FILE", help="Work on the items of FILE."),
     click.option("--attempts", type=click.IntRange(1), metavar="N", help="Attempts per task before it is parked (3)."),
     click.option("--iter-timeout", metavar="TIME", help="Deadline of one iteration (60m)."),
     click.option("--stall-timeout", metavar="TIME", help="An agent that prints nothing for so long is ended (15m)."),

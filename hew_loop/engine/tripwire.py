@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class Tripwire:
         self._lock = threading.Lock()
         self._running: frozenset[int] = frozenset()
         self._running_lock = threading.Lock()
+        self._looked_at = time.monotonic()
         self._seen = self._look()
 
     def began(self, iteration: int) -> None:
@@ -29,9 +31,16 @@ class Tripwire:
             self._running |= {iteration}
 
     def ended(self, iteration: int) -> tuple[str, ...]:
-        """Sentences about what changed since the last look, with all iterations that ran; empty almost always."""
+        """Sentences about what changed since the last look, with all iterations that ran; empty almost always.
+
+        Of many that end at once only some look: one look that began after the end of several does for all of them.
+        """
+        asked_at = time.monotonic()
         with self._lock:
-            before, self._seen = self._seen, self._look()
+            before = self._seen
+            if self._looked_at < asked_at:
+                self._looked_at = time.monotonic()
+                self._seen = self._look()
             after = self._seen
         with self._running_lock:
             numbers = ", ".join(map(str, sorted(self._running | {iteration})))

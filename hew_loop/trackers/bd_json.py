@@ -1,4 +1,4 @@
-"""What `bd list` and `bd show` print, as tasks; the two write edges differently."""
+"""What bd prints, as tasks: `list` gives edges as records, `show` as whole issues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def tasks_of(issues: Sequence[Issue]) -> tuple[Task, ...]:
 
 def text_of(issue: Issue) -> TaskText | None:
     """The task of `bd show`; None for a tombstone. Its edges carry no gate: `show` does not print one."""
-    task = read_task({**issue, "dependencies": _edge_records(issue)})
+    task = read_task(issue)
     if task is None:
         return None
     return TaskText(
@@ -34,13 +34,13 @@ def read_task(issue: Issue) -> Task | None:
     try:
         if not isinstance(issue.get("id"), str) or not issue["id"]:
             raise BadLine("it has no id")
-        return task_of(issue, is_file=False)
+        return task_of({**issue, "dependencies": _edge_records(issue)}, is_file=False)
     except BadLine as error:
         raise TrackerError(f"bd shows an issue that cannot be read ({issue.get('id')!r}): {error}.") from error
 
 
 def _edge_records(issue: Issue) -> list[Issue]:
-    """`show` gives whole issues with a `dependency_type`, `list` gives records; a later version may change its mind."""
+    """Records, made of whole issues with a `dependency_type` where need be; any answer may hold either."""
     edges: list[Any] = issue.get("dependencies") or []
     return [
         edge

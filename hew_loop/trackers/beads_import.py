@@ -7,6 +7,7 @@ comments are never taken out, so both sides' are kept.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from hew_loop.trackers.beads_format import (
     Issue,
     Line,
     changed_line,
+    encode,
     moved_on,
     parse_line,
     read_time,
@@ -118,6 +120,17 @@ def same_value(name: str, one: Any, other: Any) -> bool:
     return (one or default) == (other or default) or not (one or default or other)
 
 
+def edge_data(edge: Issue) -> Mapping[str, Any]:
+    """An edge's data, however it is written; waiting for all children is what no data means."""
+    value: object = edge.get("metadata")
+    try:
+        value = json.loads(value) if isinstance(value, str) and value else value
+    except ValueError:
+        return {"": value}
+    members = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    return {name: member for name, member in members.items() if (name, member) != ("gate", "all-children")}
+
+
 def _issue(ours: Line | None, theirs: Line, now: datetime) -> tuple[Line | None, str]:
     """The line to keep (`ours` itself when nothing changes), and what to count it as."""
     is_dead = theirs.task is None
@@ -138,6 +151,8 @@ def _issue(ours: Line | None, theirs: Line, now: datetime) -> tuple[Line | None,
     merged = _with_comments(merged, theirs)
     if merged is not ours:
         return merged, "updated"
+    if _edges_mean(_members(ours)) == _edges_mean(_members(theirs)):
+        changes.pop("dependencies", None)
     return ours, "unchanged" if wins or not changes.keys() - {"updated_at"} else "skipped"
 
 
@@ -184,6 +199,11 @@ def _merged_edges(ours: Sequence[Issue], theirs: Sequence[Issue]) -> list[Issue]
     if len(merged) == len(ours) and all(edge in merged for edge in ours):
         return list(ours)  # in our order: bd exports edges in none
     return merged
+
+
+def _edges_mean(issue: Issue) -> list[tuple[str, ...]]:
+    edges = _records(issue, "dependencies")
+    return sorted((str(e["depends_on_id"]), str(e.get("type") or "blocks"), encode(edge_data(e))) for e in edges)
 
 
 def _edge(old: Issue, new: Issue) -> Issue:

@@ -117,7 +117,7 @@ class _Planner:
                 self._newer.append(task_id)
             else:
                 self._dead.add(task_id)
-        self._first += [Step(("bd", "delete", task_id, "--force")) for task_id in sorted(self._dead)]
+        self._first += [Step(_on(task_id, "delete", "--force")) for task_id in sorted(self._dead)]
         return tuple(missing)
 
     def _new(self, line: Line) -> None:
@@ -168,20 +168,20 @@ class _Planner:
             if self._wish.is_old and target not in self._present:
                 self._lost.append(("an edge to what bd does not hold cannot be removed", line.id))
             else:
-                self._first.append(Step(("bd", "dep", "remove", line.id, target)))
+                self._first.append(Step(("bd", "dep", "remove", *_words(line.id, target))))
                 self._touched.update(self._present)  # bd 1.x writes whatever that unblocks too
 
     def _by_flag(self, line: Line, members: Difference) -> None:
         if members.flags:
-            self._first.append(Step(("bd", "update", line.id, *members.flags)))
+            self._first.append(Step(_on(line.id, "update", *members.flags)))
             self._touched.add(line.id)
         if members.closing:
             # 0.49 sets a reason only while closing, and then its own time; an import brings ours, but only together
             # with something else that changes.
             if reason := _issue(line).get("close_reason"):
-                self._first.append(Step(("bd", "close", line.id, f"--reason={reason}", "--force")))
+                self._first.append(Step(_on(line.id, "close", f"--reason={reason}", "--force")))
             other = 0 if _issue(line).get("priority") else 1
-            self._first.append(Step(("bd", "update", line.id, f"--priority={other}")))
+            self._first.append(Step(_on(line.id, "update", f"--priority={other}")))
 
     def _gates(self, line: Line, edges: EdgePlan) -> None:
         """bd 1.x sets the gate of a waits-for edge only while it creates an issue: over the one that is there."""
@@ -219,7 +219,7 @@ class _Planner:
             if line.id in alike:
                 # 0.49 takes an issue with the words of another for that one under a new id, and deletes the other.
                 notes = str(_issue(line).get("notes") or "")
-                renotes.append(Step(("bd", "update", line.id, f"--notes={notes}")))
+                renotes.append(Step(_on(line.id, "update", f"--notes={notes}")))
                 line = changed_line(line, {"notes": f"{notes}\n{line.id}"})
             lines.append(line)
         return [self._import_step([*lines, *memories]), *renotes] if lines or memories else []
@@ -248,6 +248,11 @@ def _sent(line: Line, edges: Sequence[Issue], comments: Sequence[Issue]) -> Line
 
 def _without(line: Line, name: str) -> Line:
     return changed_line(line, {name: None})
+
+
+def _on(task_id: str, verb: str, *flags: str) -> tuple[str, ...]:
+    """An id that looks like an option stays an id."""
+    return ("bd", verb, *flags, "--", task_id) if task_id.startswith("-") else ("bd", verb, task_id, *flags)
 
 
 def _words(*words: str) -> tuple[str, ...]:

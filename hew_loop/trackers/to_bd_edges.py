@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 from hew_loop.core.graph import WAITS_FOR
 from hew_loop.trackers.beads_format import Issue
+from hew_loop.trackers.beads_import import edge_data
 
 _ANY = "any-children"
 
@@ -39,13 +38,13 @@ def plan_edges(present: Sequence[Issue], wanted: Sequence[Issue], *, old_era: bo
     for target in sorted(have.keys() | want.keys()):
         old, new = have.get(target, {}), want.get(target, {})
         is_same = old.keys() == new.keys()
-        needs = [kind for kind in new if kind in old and metadata(old[kind]) != metadata(new[kind])]
+        needs = [kind for kind in new if kind in old and edge_data(old[kind]) != edge_data(new[kind])]
         if not old_era:
             needs = [kind for kind in needs if kind == WAITS_FOR]
             lost += [
                 "the metadata of an edge is not kept"
                 for kind, edge in new.items()
-                if kind != WAITS_FOR and metadata(edge) != metadata(old.get(kind, {}))
+                if kind != WAITS_FOR and edge_data(edge) != edge_data(old.get(kind, {}))
             ]
         if is_same and not needs:
             continue
@@ -55,22 +54,11 @@ def plan_edges(present: Sequence[Issue], wanted: Sequence[Issue], *, old_era: bo
         for kind, edge in new.items():
             if kind in old:
                 continue
-            if not old_era and kind == WAITS_FOR and metadata(edge).get("gate") == _ANY:
+            if not old_era and kind == WAITS_FOR and edge_data(edge).get("gate") == _ANY:
                 gates.append((target, _ANY))
             else:
                 imported.append(edge)
     return EdgePlan(tuple(removed), tuple(imported), tuple(gates), tuple(dict.fromkeys(lost)))
-
-
-def metadata(edge: Issue) -> Mapping[str, Any]:
-    """An edge's data, however it is written; waiting for all children is what no data means."""
-    value: object = edge.get("metadata")
-    try:
-        value = json.loads(value) if isinstance(value, str) and value else value
-    except ValueError:
-        return {"": value}
-    members = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-    return {name: member for name, member in members.items() if (name, member) != ("gate", "all-children")}
 
 
 def _by_target(edges: Sequence[Issue], *, every_kind: bool) -> dict[str, dict[str, Issue]]:

@@ -10,7 +10,8 @@ def meanwhile(project: Project, file: str, text: str = "day") -> str:
     clean = "env -u GIT_DIR -u GIT_WORK_TREE"
     return (
         'echo night > "$HEW_TASK_ID.txt"\necho night > night.txt\n'
-        f"cd '{project.path}' && echo {text} > {file} && {clean} git add {file} && {clean} git commit -qm 'Work by day'\n"
+        f"cd '{project.path}' && echo {text} > {file} && {clean} git add {file}\n"
+        f"{clean} git commit -qm 'Work by day'\n"
     )
 
 

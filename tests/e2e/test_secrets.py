@@ -16,7 +16,7 @@ def test_secrets_stand_in_no_file_of_the_run(tmp_path: Path) -> None:
         task,
         'echo "my key is $SERVICE_API_KEY and $DEPLOY_TOKEN"; echo "$SERVICE_API_KEY" >&2\n'
         f"test \"$DEPLOY_TOKEN\" = '{TOKEN}' || exit 9\n"
-        "printf '```loop_result\\n{\"status\": \"failed\", \"summary\": \"key %s\"}\\n```\\n' \"$SERVICE_API_KEY\"\n",
+        'printf \'```loop_result\\n{"status": "failed", "summary": "key %s"}\\n```\\n\' "$SERVICE_API_KEY"\n',
     )
     done = project.run("--attempts", "1", "--gate", 'echo "$SERVICE_API_KEY"', SERVICE_API_KEY=KEY)
     assert done.code == 1

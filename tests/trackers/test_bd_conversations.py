@@ -273,6 +273,7 @@ def test_damaged_metadata_is_an_error_where_it_hides_the_store(talk: Talk) -> No
             talk.tracker.read()
 
 
+@pytest.mark.parametrize("talk", ["1.0.5", REAL], indirect=True)
 def test_gates_block_although_they_are_not_listed_by_default(talk: Talk) -> None:
     if talk.is_sqlite:
         pytest.skip("0.49 takes no gates but those of its formulas")
