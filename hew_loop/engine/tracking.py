@@ -87,7 +87,9 @@ async def withdrawn(context: RunContext, state: RunState, tasks: tuple[str, ...]
     where it does not answer: what it is told next says so, and ends the run as a failure of the tracker."""
 
     def look() -> dict[str, str]:
-        return {t: why for t in tasks if (why := _taken_back(context, state.records[t].actor, t))}
+        # One call for all of them: each one costs a program's start on some trackers.
+        found = {task.id: task for task in context.tracker.read()}
+        return {t: why for t in tasks if (why := _taken_back(found.get(t), state.records[t].actor))}
 
     try:
         async with context.tracker_lock:
@@ -96,11 +98,9 @@ async def withdrawn(context: RunContext, state: RunState, tasks: tuple[str, ...]
         return {}
 
 
-def _taken_back(context: RunContext, actor: str, task_id: str) -> str:
-    found = context.tracker.show(task_id)
-    if found is None:
+def _taken_back(task: Task | None, actor: str) -> str:
+    if task is None:
         return "it was deleted"
-    task = found.task
     if task.is_closed:
         return ""
     if task.status == "deferred" or NEEDS_HUMAN in task.labels:

@@ -77,7 +77,7 @@ def read_import(raw: bytes, name: str) -> tuple[Line, ...]:
         if line.id:
             number_of[line.id] = number
         if line.id or line.memory:
-            lines.append(line)
+            lines.append(_plain(line))
     return tuple(lines)
 
 
@@ -135,13 +135,13 @@ def _issue(ours: Line | None, theirs: Line, now: datetime) -> tuple[Line | None,
     """The line to keep (`ours` itself when nothing changes), and what to count it as."""
     is_dead = theirs.task is None
     if ours is None:
-        return _plain(theirs), "deleted" if is_dead else "created"
+        return theirs, "deleted" if is_dead else "created"
     wins = _wins(theirs, ours)
     if is_dead or ours.task is None:
         # Of a deleted issue and a live one only one can be meant: nothing is mixed.
         if theirs.raw == ours.raw:
             return ours, "unchanged"
-        return (_plain(theirs), "deleted" if is_dead else "updated") if wins else (ours, "skipped")
+        return (theirs, "deleted" if is_dead else "updated") if wins else (ours, "skipped")
     changes = _differences(_members(ours), spelt_members(theirs))
     merged = ours
     if wins and changes:
@@ -230,12 +230,11 @@ def _with_comments(ours: Line, theirs: Line) -> Line:
     return changed_line(ours, {"comments": both})
 
 
-def _plain(theirs: Line) -> Line:
+def _plain(line: Line) -> Line:
     """As it came; only `wisp`, which 0.35 to 0.37 wrote for `ephemeral`, is understood as bd 1.x does."""
-    members = _members(theirs)
-    if members.get("wisp") is True and not members.get("ephemeral"):
-        return changed_line(theirs, {"ephemeral": True})
-    return theirs
+    if line.task is not None and _members(line).get("wisp") is True and not line.task.ephemeral:
+        return changed_line(line, {"ephemeral": True})
+    return line
 
 
 def _check_rest(line: Line) -> None:

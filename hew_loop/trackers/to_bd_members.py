@@ -15,7 +15,7 @@ _APART = DERIVED | {"id", "updated_at", "labels", "dependencies", "comments"}
 _IMPORTED_OLD = frozenset({*CONTENT, "status", "external_ref", "closed_at"})
 _IMPORTED = _IMPORTED_OLD | {"estimated_minutes", "started_at", "close_reason", "metadata"}
 _FLAGS = {"due_at": "--due", "defer_until": "--defer", "spec_id": "--spec-id"}
-_FLAGS_OLD = {**_FLAGS, "estimated_minutes": "--estimate", "metadata": "--metadata"}
+_FLAGS_OLD = {**_FLAGS, "estimated_minutes": "--estimate", "metadata": "--metadata", "status": "--status"}
 _NEVER_KEPT = frozenset({"closed_by_session"})
 _NEVER_KEPT_OLD = _NEVER_KEPT | {"source_system", "started_at"}
 
@@ -38,13 +38,14 @@ def difference(old: Issue, new: Issue, *, old_era: bool) -> Difference:
     """What bd's issue `old` needs to say what `new` says; labels, edges and comments are not looked at."""
     names = {name for name in (old.keys() | new.keys()) - _APART if not same_value(name, old.get(name), new.get(name))}
     imported = names & (_IMPORTED_OLD if old_era else _IMPORTED)
-    by_flag = names & (_FLAGS_OLD if old_era else _FLAGS).keys() | names & {"ephemeral"}
+    by_flag = names & (_FLAGS_OLD if old_era else _FLAGS).keys() - {"status"} | names & {"ephemeral"}
     closing = False
     if old_era:
         if new.get("pinned"):
             imported |= names & {"pinned"}  # an import sets it, and never takes it away
         if new.get("status") != "closed":
-            imported |= names & {"close_reason"}  # goes with the status
+            # An import opens an issue and leaves its reason for closing; an update takes both.
+            by_flag |= names & {"status", "close_reason"} if old.get("status") == "closed" else set()
         elif names & {"closed_at", "close_reason"}:
             closing = bool(new.get("close_reason")) or "close_reason" not in names
             by_flag |= {"close_reason"} if closing else set()

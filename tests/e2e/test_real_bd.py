@@ -32,7 +32,7 @@ class BdProject(Project):
         flags = () if self.version.startswith("0.") else ("--non-interactive", "--skip-agents")
         self.bd("init", "--prefix", "tt", "--quiet", "--skip-hooks", *flags)
         self.git("add", "-A")
-        self.git("commit", "-qm", "Plan with bd")
+        self.git("commit", "-qm", "Plan with bd", "--allow-empty")  # 1.x commits by itself
 
     def env(self, **more: str) -> dict[str, str]:
         quiet = {"BEADS_NO_DAEMON": "1", "BD_NON_INTERACTIVE": "1", "BD_DISABLE_METRICS": "1"}
