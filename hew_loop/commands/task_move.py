@@ -29,7 +29,7 @@ from hew_loop.trackers.to_bd_run import carry_out, held
 _END = "END_OF_LINES"
 
 
-@click.command("import")
+@click.command("import", short_help="Take in beads' own JSONL, merged by id.")
 @click.argument("file", metavar="FILE|-", type=click.File("rb"))
 @click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
@@ -57,7 +57,7 @@ def import_command(*, file: BinaryIO, dry_run: bool, as_json: bool) -> None:
         _note(f"Skipped, the store's is newer: {_some(merged.skipped)}")
 
 
-@click.command("export")
+@click.command("export", short_help="Write beads' own JSONL, or the commands that bring bd up to date.")
 @click.argument("place", metavar="[FILE|-|DIR]", default="-")
 @click.option("--all", "everything", is_flag=True, help="Memories, deleted issues and children without parent too.")
 @click.option("--to-bd", is_flag=True, help="Print the bd commands that bring bd's store in DIR to what this one says.")
@@ -145,13 +145,11 @@ class _ToBd:
 
 def _replay(options: _ToBd, *, do_apply: bool, as_json: bool) -> None:
     store = open_file().read()
-    bd = None if options.against and not do_apply else _bd(options.place)
+    bd = _bd(options.place) if do_apply or options.against is None else None
+    version, present = held(bd) if bd else ((), ())
     if options.against is not None:
         present = read_import(options.against.read(), str(options.against.name))
-        version = held(bd)[0] if bd else version_of(present)
-    else:
-        assert bd is not None
-        version, present = held(bd)
+        version = version or version_of(present)
     wish = Wish(version=version, overwrite=options.overwrite, delete=options.delete)
     found = plan(store, present, wish)
     if bd and do_apply:
@@ -192,7 +190,7 @@ def _as_json(found: Plan, version: Sequence[int]) -> str:
 def _as_shell(step: Step) -> str:
     line = " ".join(map(_quoted, step.argv))
     if not step.stdin:
-        return line
+        return f"{line} </dev/null"  # or it would read the rest of the commands, where they are piped to a shell
     text = "".join(c if c.isprintable() or c == "\n" else _json_escape(c) for c in step.stdin.decode())
     return f"{line} <<'{_END}'\n{text}{_END}"
 

@@ -84,13 +84,17 @@ class _Planner:
         self._after: list[Step] = []
         self._again: list[Line] = []
         self._dead: set[str] = set()
+        self._there: set[str] = set()
         self._touched: set[str] = set()
+        self._is_unblocking = False
+        """bd 1.x moves the time of whatever a deletion or a removed edge unblocks, too."""
         self._newer: list[str] = []
         self._lost: list[tuple[str, str]] = []
 
     def plan(self) -> Plan:
         only_in_bd = self._deletions()
-        orphans = orphaned(self._wanted.keys() | self._present.keys() - self._dead)
+        self._there = self._wanted.keys() | self._present.keys() - self._dead
+        orphans = orphaned(self._there)
         for task_id, line in sorted(self._wanted.items()):
             if task_id in self._buried and task_id not in self._present:
                 self._lost.append(("a deleted issue cannot be brought back", task_id))
@@ -118,6 +122,7 @@ class _Planner:
             else:
                 self._dead.add(task_id)
         self._first += [Step(_on(task_id, "delete", "--force")) for task_id in sorted(self._dead)]
+        self._is_unblocking = bool(self._dead)
         return tuple(missing)
 
     def _new(self, line: Line) -> None:
@@ -128,11 +133,10 @@ class _Planner:
 
     def _wanted_edges(self, line: Line) -> list[Issue]:
         """Those that bd can hold: it drops an edge to an issue that is not there."""
-        there = self._wanted.keys() | self._present.keys() - self._dead
         edges = [
             edge
             for edge in _records(line, "dependencies")
-            if edge.get("depends_on_id") in there or str(edge.get("depends_on_id")).startswith(EXTERNAL)
+            if edge.get("depends_on_id") in self._there or str(edge.get("depends_on_id")).startswith(EXTERNAL)
         ]
         if len(edges) < len(_records(line, "dependencies")):
             self._lost.append(("an edge to what is not there is dropped", line.id))
@@ -169,7 +173,7 @@ class _Planner:
                 self._lost.append(("an edge to what bd does not hold cannot be removed", line.id))
             else:
                 self._first.append(Step(("bd", "dep", "remove", *_words(line.id, target))))
-                self._touched.update(self._present)  # bd 1.x writes whatever that unblocks too
+                self._is_unblocking = True
 
     def _by_flag(self, line: Line, members: Difference) -> None:
         if members.flags:
@@ -229,7 +233,7 @@ class _Planner:
         if self._wish.is_old:
             return changed_line(line, {"updated_at": _LATEST})
         is_older = _second(line) < _second(self._present[line.id])
-        return _without(line, "updated_at") if is_older or line.id in self._touched else line
+        return _without(line, "updated_at") if is_older or self._is_unblocking or line.id in self._touched else line
 
     def _import_step(self, lines: list[Line]) -> Step:
         argv = ("bd", "import") if self._wish.is_old else ("bd", "import", "-")
