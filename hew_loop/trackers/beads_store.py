@@ -64,12 +64,13 @@ class BeadsStore:
         return shown(self._file.read(), task_ids)
 
     def show(self, task_id: str) -> TaskText | None:
+        """Its edges are those of its line, a ring-closing one included: finding rings takes a look at all tasks."""
         line = self._file.read().by_id.get(task_id)
         if line is None or line.task is None:
             return None
         issue = _issue(line)
         return TaskText(
-            self.tasks()[task_id],
+            line.task,
             description=issue.get("description") or "",
             design=issue.get("design") or "",
             acceptance=issue.get("acceptance_criteria") or "",
@@ -96,7 +97,8 @@ class BeadsStore:
         if refusal:
             return refusal
         # A program that takes no lock may have written in between.
-        task = self.tasks().get(task_id)
+        line = self._file.read().by_id.get(task_id)
+        task = line.task if line is not None else None
         is_ours = task is not None and task.status == "in_progress" and task.assignee == actor
         return "" if is_ours else "another program changed it while it was being claimed"
 

@@ -97,6 +97,7 @@ EVENTS: tuple[ev.Event, ...] = (
     ev.DeliveryRefused(3, "dirty"),
     ev.StopRequested("now", "SIGINT"),
     ev.Stopping("max_iter", "9 iterations"),
+    ev.Suspended("stepped"),
     ev.Noticed("look", (1, 2)),
     ev.RunEnded(4),
 )
