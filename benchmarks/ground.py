@@ -151,11 +151,11 @@ def _environment(top: Path) -> dict[str, str]:
         "HEW_WORKTREE_ROOT": str(top / "worktrees"),
         # The tree in which these benchmarks lie, whatever is installed.
         "PYTHONPATH": str(Path(__file__).parents[1]),
-        # As after an installation: compiled once, by the first call in `ground`.
-        "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / f"hew-loop-bench-pycache-{os.getuid()}"),
     }
-    foreign = ("GIT_", "HEW_", "BEADS_", "PYTHONDONTWRITEBYTECODE", "CI", "COLUMNS")
-    return {k: v for k, v in os.environ.items() if not k.startswith(foreign)} | mine
+    # Modules are compiled once, as after an installation: by the first call in `ground`.
+    foreign = {"CI", "COLUMNS", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"}
+    kept = {k: v for k, v in os.environ.items() if k not in foreign and not k.startswith(("GIT_", "HEW_", "BEADS_"))}
+    return kept | mine
 
 
 def _task_id(number: int, seconds: int) -> str:

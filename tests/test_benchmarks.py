@@ -1,0 +1,39 @@
+"""The benchmarks still run, in small; how fast says nothing here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LINE = re.compile(r"(?P<name>.+?) +[\d.]+ \S+ +floor +[\d.]+ \S+ +ratio +[\d.]+ +goal +[\d.]+ +(ok|OVER)( .*)?")
+
+
+def benchmarks(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *args], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+
+
+def test_the_benchmarks_of_a_backlog_and_of_memory_say_one_line_for_each_number() -> None:
+    done = benchmarks("--quick", "backlog", "memory")
+    assert (done.returncode, done.stderr) == (0, "")
+    names = [found["name"] if (found := LINE.fullmatch(line)) else line for line in done.stdout.splitlines()]
+    assert names == [
+        "first view as a line",
+        "tick on first view",
+        "tick, median of others",
+        "tick, slowest of others",
+        "loop task ready --json",
+        "loop --help",
+        "memory, most",
+        "memory, end against warm",
+    ]
+
+
+def test_an_unknown_benchmark_is_named_with_those_that_are_known() -> None:
+    done = benchmarks("speed")
+    assert done.returncode == 2
+    assert "there is no benchmark 'speed' (known: overhead, efficiency, gate, backlog, memory)" in done.stderr
