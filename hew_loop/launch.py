@@ -49,7 +49,7 @@ def start(
     opening.ground(git, policy, base=base)
     check_runtime(policy, git.root)
     check_scope(tracker, policy)
-    run_id = run_id or run_folder.new_run_id(utc_now())
+    run_id = run_id or run_folder.new_run_id(utc_now(), root=git.root)
     with session(git, run_id, tracker, env) as held:
         for dead in dead_runs(git):
             settled(_carry_on(held, dead, settle=True, onto=None, observers=observers))

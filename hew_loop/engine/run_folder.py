@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hew_loop.errors import HewError, UsageError
@@ -14,7 +14,12 @@ from hew_loop.errors import HewError, UsageError
 RUN_ID = re.compile(r"loop-\d{8}T\d{6}Z-[0-9a-f]{8}")
 
 
-def new_run_id(now: datetime) -> str:
+def new_run_id(now: datetime, *, root: Path) -> str:
+    """An id that sorts behind all others of this repository: the newest run is the last one by name."""
+    newest = max((p.name for p in loop_dir(root).glob("loop-*") if RUN_ID.fullmatch(p.name)), default="")
+    if newest:  # there may be one of this second, or of a clock that has been set back since
+        after = datetime.strptime(newest[5:21], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) + timedelta(seconds=1)
+        now = max(now, after)
     return f"loop-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 

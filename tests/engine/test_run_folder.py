@@ -19,9 +19,19 @@ def started(root: Path, run_id: str) -> RunFolder:
     return folder
 
 
-def test_a_new_run_id_has_the_documented_form_and_is_new_each_time() -> None:
+def test_a_new_run_id_sorts_behind_all_others_also_in_the_same_second(tmp_path: Path) -> None:
     now = datetime(2026, 3, 1, 22, 4, 5, tzinfo=UTC)
-    ids = {run_folder.new_run_id(now) for _ in range(20)}
+    made: list[str] = []
+    for _ in range(3):
+        made.append(run_folder.new_run_id(now, root=tmp_path))
+        create(tmp_path, made[-1])
+
+    assert [run_id[:21] for run_id in made] == [f"loop-20260301T22040{n}Z" for n in (5, 6, 7)]
+
+
+def test_a_new_run_id_has_the_documented_form_and_is_new_each_time(tmp_path: Path) -> None:
+    now = datetime(2026, 3, 1, 22, 4, 5, tzinfo=UTC)
+    ids = {run_folder.new_run_id(now, root=tmp_path) for _ in range(20)}
 
     assert len(ids) == 20
     assert all(RUN_ID.fullmatch(run_id) and run_id.startswith("loop-20260301T220405Z-") for run_id in ids)
