@@ -6,6 +6,10 @@ import dataclasses
 import typing
 from pathlib import Path
 
+import click
+import pytest
+
+from hew_loop.commands import deliver, run, step
 from hew_loop.core import actions, events
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -20,3 +24,10 @@ def test_the_journal_page_names_every_event_and_every_action() -> None:
     text = (DOCS / "journal.md").read_text()
     missing = {n for n in type_names(events.Event) | type_names(actions.Action) if f"| `{n}` |" not in text}
     assert missing == set()
+
+
+@pytest.mark.parametrize("command", [run.command, step.command, deliver.command], ids=lambda c: str(c.name))
+def test_the_page_of_the_main_job_names_every_option(command: click.Command) -> None:
+    text = (DOCS / "run.md").read_text()
+    names = [name for p in command.params if isinstance(p, click.Option) for name in (*p.opts, *p.secondary_opts)]
+    assert [name for name in names if name not in text] == []

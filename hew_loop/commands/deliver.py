@@ -10,6 +10,7 @@ from hew_loop import launch
 from hew_loop.commands.progress import Progress, form
 from hew_loop.commands.run import is_interactive
 from hew_loop.core.names import integration_branch
+from hew_loop.core.state import RunState
 from hew_loop.errors import EXIT_FAILED, EXIT_OK
 from hew_loop.repo.git import Git
 
@@ -34,6 +35,13 @@ def command(*, run: str | None, onto: str | None, quiet: bool, as_json: bool) ->
         if not quiet and not as_json:
             click.echo(f"delivered {state.delivery.commit[:12]} to {state.onto}")
         return EXIT_OK
-    reason = state.delivery.reason if state.delivery else state.verify.reason if state.verify else state.stop_detail
-    click.echo(f"loop: not delivered: {reason}\n  the work is on {integration_branch(state.run_id)}", err=True)
-    return EXIT_FAILED
+    click.echo(f"loop: not delivered: {_why(state)}\n  the work is on {integration_branch(state.run_id)}", err=True)
+    return state.exit_code or EXIT_FAILED if state.stop_request else EXIT_FAILED
+
+
+def _why(state: RunState) -> str:
+    if state.delivery is not None:
+        return state.delivery.reason
+    if state.stop_request is not None:
+        return f"stopped by {state.stop_request.by}"
+    return state.verify.reason if state.verify else state.stop_detail

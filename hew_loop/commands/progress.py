@@ -79,7 +79,8 @@ class LiveView(AbstractContextManager["LiveView"]):
     def __call__(self, stamped: ev.Stamped, before: RunState, state: RunState) -> None:
         self._state = state
         if text := line(stamped, before):
-            self._live.console.print(text, markup=False, highlight=False)
+            with suppress(OSError):  # the terminal is gone
+                self._live.console.print(text, markup=False, highlight=False)
 
     def __enter__(self) -> LiveView:
         self._live.start()
@@ -89,7 +90,8 @@ class LiveView(AbstractContextManager["LiveView"]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._over.set()
         self._thread.join()
-        self._live.stop()
+        with suppress(OSError):
+            self._live.stop()
 
     def _redraw(self) -> None:
         while not self._over.wait(REDRAW_S):
@@ -98,7 +100,8 @@ class LiveView(AbstractContextManager["LiveView"]):
                 view = render(
                     state, now=datetime.now(UTC), width=self._console.width, last_output=self._last_output(state)
                 )
-                self._live.update(view, refresh=True)
+                with suppress(OSError):
+                    self._live.update(view, refresh=True)
 
     def _last_output(self, state: RunState) -> dict[int, datetime]:
         """When each running agent printed last: its log's own time."""
@@ -125,9 +128,11 @@ def _keep_summary(folder: RunFolder, stamped: ev.Stamped, before: RunState, stat
 
 def _line(stamped: ev.Stamped, before: RunState, state: RunState) -> None:
     if text := line(stamped, before):
-        click.echo(text, err=True)
+        with suppress(OSError):  # nobody reads on (`2>&1 | head`), or the disk is full: no reason to end a run
+            click.echo(text, err=True)
 
 
 def _json_line(stamped: ev.Stamped, before: RunState, state: RunState) -> None:
-    sys.stdout.buffer.write(ev.to_line(stamped))
-    sys.stdout.buffer.flush()
+    with suppress(OSError):
+        sys.stdout.buffer.write(ev.to_line(stamped))
+        sys.stdout.buffer.flush()

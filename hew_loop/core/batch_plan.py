@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
@@ -86,10 +86,3 @@ def narrow(plan_ids: Sequence[str], startable: Sequence[str]) -> Pick:
     wanted = frozenset(plan_ids)
     suggested = tuple(task for task in startable if task in wanted)
     return Pick(suggested or tuple(startable), narrowed=bool(suggested))
-
-
-def remaining(
-    plan_ids: Sequence[str], *, started: Collection[str], closed: Collection[str], known: Collection[str]
-) -> tuple[str, ...]:
-    """What is left of a suggestion: ids leave it when started, closed or unknown; blocked ones stay."""
-    return tuple(task for task in plan_ids if task in known and task not in started and task not in closed)

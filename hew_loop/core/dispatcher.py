@@ -40,6 +40,8 @@ Decision = Action | ev.BatchPlanned | ev.Stopping | ev.Suspended | ev.RunEnded
 MAX_VIEW_FAILURES = 4
 MAX_WRITE_FAILURES = 5
 RETRY_WRITE_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+GATHER_S = 0.3
+"""So long a gate waits for iterations that end together with the first that is ready: one gate run for all of them."""
 
 
 def decide(state: RunState, now: datetime) -> Sequence[Decision]:
@@ -66,6 +68,7 @@ def next_wake(state: RunState, now: datetime) -> datetime | None:
             times.append(_next_poll(state))
     elif state.view_failures:
         times.append(_next_poll(state))
+    times.append(_gathered_at(state))
     return min((t for t in times if t > now), default=None)
 
 
@@ -99,6 +102,8 @@ def land(state: RunState, now: datetime) -> Sequence[Decision]:
         head = state.launch_tip
         return (BuildChain(queue.tip, (ChainEntry(LAUNCH, "", head, head),)),)
     match merge_queue.next_step(queue, gated=bool(state.policy.gate.commands)):
+        case merge_queue.Build() if now < _gathered_at(state):
+            return ()
         case merge_queue.Build(entries):
             return (BuildChain(queue.tip, tuple(_chain_entry(state, n) for n in entries)),)
         case merge_queue.Gate(link, purpose, entries) as gate:
@@ -174,8 +179,7 @@ def read(state: RunState, now: datetime) -> Sequence[Decision]:
     if state.stopping:
         return ()
     idle = not unfinished(state) and not state.intents
-    stale = state.last_write_at is not None and state.view.began_at <= state.last_write_at
-    if (idle and stale) or (_free_slots(state) and now >= _next_poll(state)):
+    if (idle and _is_stale(state) and now >= _view_due(state)) or (_free_slots(state) and now >= _next_poll(state)):
         return (ReadTasks(),)
     return ()
 
@@ -193,7 +197,7 @@ def suspend(state: RunState, now: datetime) -> Sequence[Decision]:
 
 def drained(state: RunState, now: datetime) -> Sequence[Decision]:
     """Nothing runs, waits or could start, and the tracker was looked at after our last write: the queue is empty."""
-    if state.stopping or state.intents or unfinished(state) or state.view is None:
+    if state.stopping or state.intents or unfinished(state) or state.view is None or _is_stale(state):
         return ()
     waits = (state.hold is not None and now < state.hold.until) or now < _write_due(state)
     if waits and any(startable(state, now)):
@@ -322,6 +326,15 @@ def _start(state: RunState, record: TaskRecord, slot: int, offset: int) -> Start
     return StartIteration(spec, record.why if attempt == 1 else "retry", record.batch if attempt == 1 else None)
 
 
+def _gathered_at(state: RunState) -> datetime:
+    """From when on a prefix is frozen: at once where nothing else runs or nothing is gated."""
+    waiting = state.queue.waiting
+    first = state.iterations[waiting[0]].ended_at if waiting else None
+    if first is None or not state.policy.gate.commands or not state.flying(StartIteration):
+        return state.started_at
+    return first + timedelta(seconds=GATHER_S)
+
+
 def _free_slots(state: RunState) -> list[int]:
     used = {r.slot for r in state.records.values() if r.phase in HOLDS_SLOT}
     return [slot for slot in range(state.policy.jobs) if slot not in used]
@@ -330,6 +343,11 @@ def _free_slots(state: RunState) -> list[int]:
 def _iterations_left(state: RunState) -> int:
     limits = [limit for limit in (state.policy.max_iter, state.step_until) if limit is not None]
     return min(limits) - len(state.iterations) if limits else state.policy.jobs
+
+
+def _is_stale(state: RunState) -> bool:
+    """The view began before our last write: what that write made ready may not be in it."""
+    return state.last_write_at is not None and state.view is not None and state.view.began_at <= state.last_write_at
 
 
 def _next_poll(state: RunState) -> datetime:

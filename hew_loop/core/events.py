@@ -102,6 +102,8 @@ class ClaimRefused:
     reason: str
     tracker_failed: bool = False
     """Not refused: the tracker did not work."""
+    unclear: bool = False
+    """It may have been made all the same, and could not be taken back: it is still to be released."""
     type: Literal["claim_refused"] = "claim_refused"
 
 
@@ -262,7 +264,7 @@ class DeliveryRefused:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """`drain`: finish what runs. `now`: end what runs. `by`: `SIGINT`, `SIGTERM`, `cancel` or `stop_file`."""
+    """`drain`: finish what runs. `now`: end what runs. `by`: `SIGINT`, `SIGTERM`, `SIGHUP`, `cancel` or `stop_file`."""
 
     how: Literal["drain", "now"]
     by: str

@@ -139,7 +139,8 @@ def cycles(tasks: Mapping[str, Task]) -> tuple[tuple[str, ...], ...]:
     for start in sorted(_rings(waits)):
         ring = () if start in named else _path(tasks, start, start, below)
         if ring and named.isdisjoint(ring) and _blocks_itself(tasks, ring, below):
-            found.append(ring[:-1])
+            first = ring.index(min(ring))  # not `start`, where the ring of a smaller member was one of parents alone
+            found.append((*ring[first:-1], *ring[:first]))
             named.update(ring)
     return tuple(found)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hew_loop.core.names import branch_name
-from hew_loop.core.state import FINAL, RunState, TaskRecord
+from hew_loop.core.state import FINAL, Iteration, RunState, TaskRecord
 from hew_loop.errors import (
     EXIT_BUG,
     EXIT_FAILED,
@@ -63,29 +62,38 @@ def release_note(state: RunState, record: TaskRecord) -> str:
         return f"parked by {state.run_id}{bug}: {_first_line(record.reason)}"
     if not record.iterations:
         return ""
-    branch = branch_name(state.run_id, record.task, record.attempts)
-    return f"returned by {state.run_id} after attempt {record.attempts}; its work is on {branch}"
+    work = newest_work(state, record)
+    where = f"; its work is on {work.spec.branch}" if work else ""
+    return f"returned by {state.run_id} after attempt {record.attempts}{where}"
+
+
+def newest_work(state: RunState, record: TaskRecord) -> Iteration | None:
+    """The last iteration of the task that left something; the branches of those after it are gone."""
+    return next((i for n in reversed(record.iterations) if (i := state.iterations[n]).has_work), None)
 
 
 def park_bug(state: RunState, record: TaskRecord) -> tuple[str, str]:
     """Title and description of the bug that blocks a parked task."""
     title = f"[{record.kind}] {record.task}: {_first_line(record.reason)}"[:200]
     last = record.iterations[-1] if record.iterations else 0
-    branch = branch_name(state.run_id, record.task, record.attempts)
+    attempts = f"{record.attempts} attempt{'' if record.attempts == 1 else 's'}"
+    work = newest_work(state, record)
     lines = [
-        f"The loop gave up on {record.task} after {record.attempts} attempts ({state.run_id}).",
+        f"The loop gave up on {record.task} after {attempts} ({state.run_id}).",
         "",
         f"Reason: {record.reason}",
-        f"Branch: {branch}",
+        f"Branch: {work.spec.branch if work else 'none, no attempt left any work'}",
         "",
         "Look at it:",
-        f"    git log -p {state.start.base[:12]}..{branch}",
+        *([f"    git log -p {work.spec.base[:12]}..{work.spec.branch}"] if work else []),
         f"    loop logs {state.run_id} --iter {last}",
         "",
         "When it is mended, or the task may be tried again, close this bug: it blocks the task until then.",
     ]
     if record.evidence:
         lines += ["", "What the last attempt was up against:", "", record.evidence[-1]]
+    for earlier in reversed(record.evidence[:-1]):
+        lines += ["", "And before that:", "", earlier]
     return title, "\n".join(lines)[:MAX_BUG_TEXT]
 
 

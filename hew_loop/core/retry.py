@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, get_args
+from typing import Literal
 
 from hew_loop.core.iteration import FailureClass, IterationResult
 
@@ -32,10 +32,6 @@ def consequence(failure: FailureClass) -> Consequence:
     if failure in ("cancelled", "lost", "withdrawn"):
         return failure
     return "task"
-
-
-def all_failures() -> tuple[FailureClass, ...]:
-    return get_args(FailureClass)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,6 @@ def startable(state: RunState, now: datetime) -> Iterator[Task]:
     return (t for t in state.backlog.ready(now) if why_not(state, t) is None)
 
 
-def is_startable(state: RunState, task_id: str, now: datetime) -> bool:
-    return (
-        any(t.id == task_id for t in state.backlog.ready(now)) and why_not(state, state.backlog.tasks[task_id]) is None
-    )
-
-
 def held_back(state: RunState, now: datetime) -> tuple[tuple[str, str], ...]:
     """(task, what it waits for) of every ready task in scope that this run has not taken and may not start."""
     rows = ((t.id, why_not(state, t)) for t in state.backlog.ready(now) if t.id not in state.records)

@@ -83,6 +83,12 @@ class Iteration:
     gate_log: str = ""
     note: str = ""
 
+    @property
+    def has_work(self) -> bool:
+        """Its branch holds something beyond the commit that it started from; a branch without that is removed."""
+        result = self.result
+        return result is not None and result.head is not None and result.head != (result.start or self.spec.base)
+
 
 @dataclass(frozen=True, slots=True)
 class GateFacts:

@@ -172,6 +172,8 @@ def _resume(state: RunState, event: ev.Resumed) -> RunState:
         view=None,
         refused={},
         gate_broken=False,
+        # One that did not pass may have been cut off by the stop itself, or been mended outside of the tree since.
+        base_gate=state.base_gate if event.settle or state.base_verdict in ("passed", "not_tested") else None,
         view_failures=0,
         write_failures=0,
         failures_in_a_row=0,
@@ -243,6 +245,11 @@ def _unclaimed(state: RunState, task_id: str) -> RunState:
     )
 
 
+def _to_be_released(state: RunState, task_id: str) -> RunState:
+    record = replace(state.records[task_id], phase="releasing", then="returned")
+    return replace(state, records={**state.records, task_id: record})
+
+
 def _abandon(state: RunState, action: Action | None) -> RunState:
     """As if it had not been intended."""
     if isinstance(action, Claim):
@@ -290,7 +297,7 @@ def _claim_ended(state: RunState, action: Action | None, event: ev.Event) -> Run
     if isinstance(event, ev.ClaimRefused):
         number = state.view.number if state.view else 0
         state = replace(
-            _unclaimed(state, action.task),
+            _to_be_released(state, action.task) if event.unclear else _unclaimed(state, action.task),
             refused={**state.refused, action.task: number},
             last_write_at=state.now,
         )

@@ -166,7 +166,7 @@ def leftover_findings(survey: Survey) -> Iterator[Finding]:
     if refs:
         text = f"{len(refs)} branches or refs of ended runs are not needed any more"
         yield Finding("branches", "warn", text, _PRUNE)
-    stays = [t for t in things if not t.removable and not t.fix.startswith(("loop resume", "loop status"))]
+    stays = [t for t in things if not t.removable and not t.fix.startswith(("loop resume", "loop status", "loop step"))]
     for thing in stays[:MOST_OF_A_KIND]:
         yield Finding(_check_of(thing), "warn", f"{thing.name}: {thing.reason}", thing.fix)
     if (more := len(stays) - MOST_OF_A_KIND) > 0:

@@ -170,8 +170,8 @@ async def deliver(context: RunContext, n: int, action: ac.Deliver) -> ev.Event:
     try:
         move = partial(fast_forward, branch=action.branch, expected=action.expected, new=action.new, keep=context.keep)
         end = await in_thread(move, context.git)
-    except HewError as error:
-        return ev.DeliveryRefused(n, error.message)
+    except (HewError, OSError) as error:
+        return ev.DeliveryRefused(n, str(error))
     match end:
         case Delivered(commit, moved_checkout):
             return ev.Delivered(n, commit, moved_checkout)

@@ -144,6 +144,8 @@ class Survey:
         if not is_settled(self.runs, run_id):
             if self.runs[run_id] == "live":
                 return self._keep(kind, shown, commit, "its run is alive", "loop status")
+            if self.runs[run_id] == "suspended":
+                return self._keep(kind, shown, commit, "its run goes on with the next step", "loop step")
             return self._keep(kind, shown, commit, "its run died", f"loop resume {run_id}")
         if name == "candidate":
             return Thing(kind, shown, removable=True, reason="made anew when it is needed", commit=commit)

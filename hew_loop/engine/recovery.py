@@ -79,10 +79,10 @@ def _salvage(context: RunContext, spec: IterationSpec) -> IterationResult:
             start=spec.base,
             aside=context.folder.iteration(spec.number) / "aside",
         )
-    except RepoError as error:
+    except (RepoError, OSError) as error:
         kept = context.pool.set_aside(Worktree(name, pooled.path, pooled.git_dir), f"{spec.run_id}-iter-{spec.number}")
         context.pool.drop_lease(name)
-        text = f"{message}; {error.message}; its files are kept in {kept}"
+        text = f"{message}; {error}; its files are kept in {kept}"
         return IterationResult("failed", "lost", text, start=spec.base, warnings=(text,))
     context.pool.drop_lease(name)
     if left.head == spec.base:

@@ -10,8 +10,11 @@ from typing import Any, Literal, cast
 
 from hew_loop.engine.run_folder import RunFolder, runs
 
-Standing = Literal["live", "died", "ended", "stillborn"]
-"""`died`: to be resumed, or settled by the next run. `stillborn`: killed before its first event; nothing to settle."""
+Standing = Literal["live", "died", "suspended", "ended", "stillborn"]
+"""`died`: to be resumed, or settled by the next run. `suspended`: between two steps, the next `loop step` goes on.
+`stillborn`: killed before its first event; nothing to settle."""
+
+_OF_EVENT: dict[str, Standing] = {"run_ended": "ended", "suspended": "suspended"}
 
 _BLOCK = 64 * 1024
 
@@ -23,7 +26,7 @@ def standings(root: Path, *, live: str | None) -> dict[str, Standing]:
 
 def is_settled(known: Mapping[str, Standing], run_id: str) -> bool:
     """Nothing will carry the run on. A run without a folder is one that somebody has removed."""
-    return known.get(run_id) not in ("live", "died")
+    return known.get(run_id) not in ("live", "died", "suspended")
 
 
 def _standing(folder: RunFolder) -> Standing:
@@ -34,7 +37,7 @@ def _standing(folder: RunFolder) -> Standing:
             return "stillborn"
         found: Any = json.loads(line)
         event = cast("dict[str, Any]", found)["event"]
-        return "ended" if event["type"] == "run_ended" else "died"
+        return _OF_EVENT.get(event["type"], "died")
     except (OSError, ValueError, KeyError, TypeError):
         return "died"
 

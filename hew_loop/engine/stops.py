@@ -22,19 +22,20 @@ Post = Callable[[ev.Event], None]
 async def watch_signals(post: Post, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
     """SIGINT drains, a second one ends what runs, a third ends this program at once (a resume settles it).
 
-    SIGTERM ends what runs: whoever sends it does not wait for hours.
+    SIGTERM ends what runs: whoever sends it does not wait for hours. So does a terminal that goes away, but not where
+    it was to be outlived (`nohup`).
     """
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    caught = (signal.SIGINT, signal.SIGTERM, *(() if outlives else (signal.SIGHUP,)))
+    with anyio.open_signal_receiver(*caught) as signals:
         task_status.started()
         count = 0
         async for number in signals:
             count += 1
             if count > 2:
                 os._exit(128 + number)
-            if number == signal.SIGTERM:
-                post(ev.StopRequested("now", "SIGTERM"))
-            else:
-                post(ev.StopRequested("drain" if count == 1 else "now", "SIGINT"))
+            how = "drain" if number == signal.SIGINT and count == 1 else "now"
+            post(ev.StopRequested(how, number.name))
 
 
 async def watch_stop_file(path: Path, post: Post) -> None:

@@ -32,8 +32,10 @@ def gather(git: Git, pool: Pool, tracker: Tracker, *, but: str) -> tuple[str, ..
     known = standings(git.root, live=but)
     told += _release(tracker, tuple(run_id for run_id in owners if known.get(run_id) in (None, "stillborn")))
     for run_id in sorted(owners):
-        settled = is_settled(known, run_id)
-        told.append(_close_refs(git, run_id) if settled else f"{run_id} died, and is not settled: loop resume {run_id}")
+        if is_settled(known, run_id):
+            told.append(_close_refs(git, run_id))
+        elif known[run_id] == "died":
+            told.append(f"{run_id} died, and is not settled: loop resume {run_id}")
     return tuple(filter(None, told))
 
 
@@ -59,10 +61,10 @@ def _save(git: Git, pool: Pool, name: str, lease: Lease) -> str:
             start=start,
             aside=pool.root / ".aside" / f"{run_id}-{name}",
         )
-    except RepoError as error:
+    except (RepoError, OSError) as error:
         place = pool.set_aside(worktree, f"{run_id}-{name}-files")
         pool.drop_lease(name)
-        return f"what {run_id} left of {task} could not be saved ({error.message}); its files are kept in {place}"
+        return f"what {run_id} left of {task} could not be saved ({error}); its files are kept in {place}"
     pool.drop_lease(name)
     if left.head == start:
         git.delete_ref(f"refs/heads/{branch}", old=left.head)

@@ -39,8 +39,7 @@ async def claim(context: RunContext, n: int, action: ac.Claim) -> ev.Event:
         async with context.tracker_lock:
             why_not = await in_thread(context.tracker.claim, action.task, action.actor)
     except TrackerError as error:
-        await _give_up_claim(context, action)
-        return ev.ClaimRefused(n, error.message, tracker_failed=True)
+        return ev.ClaimRefused(n, error.message, tracker_failed=True, unclear=not await _took_back(context, action))
     return ev.ClaimRefused(n, why_not) if why_not else ev.Claimed(n)
 
 
@@ -119,10 +118,11 @@ async def _write(context: RunContext, n: int, done: ev.Event, write: Callable[[]
     return done
 
 
-async def _give_up_claim(context: RunContext, action: ac.Claim) -> None:
+async def _took_back(context: RunContext, action: ac.Claim) -> bool:
     """The claim failed in an unclear way: if it was made, take it back."""
     try:
         async with context.tracker_lock:
             await in_thread(context.tracker.release, action.task, action.actor, "")
     except TrackerError:
-        return  # the next run finds it by our actor name
+        return False
+    return True

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hew_loop.repo.git import FALLBACK_IDENTITY, Git
-from hew_loop.repo.porcelain import fields, is_under, shown
+from hew_loop.repo.porcelain import fields, shown
 
 _DATE = re.compile(rb"^committer .*> (\d+ [+-]\d{4})$", re.MULTILINE)
 _ID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -59,11 +59,6 @@ def merge(
     if tree == read.tip_tree and git.is_ancestor(head, tip):
         return Merged(commit=tip, tree=tree)
     return Merged(commit=_commit(git, tree, (tip, head), message, read.head_date), tree=tree)
-
-
-def only_keeps_differ(git: Git, old: str, new: str, keep: Sequence[str] = (".beads",)) -> bool:
-    """Whether all that changed from `old` to `new` lies at or below `keep`: no work then. True where nothing did."""
-    return all(is_under(path, keep) for path in git.changed_files(old, new))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,12 +39,6 @@ def why_of(iteration: Iteration) -> str:
     return plain(said, max_chars=200)
 
 
-def has_work(iteration: Iteration) -> bool:
-    """Its branch holds something beyond the commit that it started from."""
-    result = iteration.result
-    return result is not None and result.head is not None and result.head != (result.start or iteration.spec.base)
-
-
 def _kind(iteration: Iteration, state: RunState) -> Kind:
     record = state.records.get(iteration.spec.task)
     match iteration.fate:

@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Literal
 
 from hew_loop.core.graph import NOT_WORK, graph_order
+from hew_loop.core.outcome import newest_work
 from hew_loop.core.startable import held_back, lacks, startable
 from hew_loop.core.state import Iteration, Phase, RunState, TaskRecord
 from hew_loop.core.task import Task
-from hew_loop.reports.outcomes import has_work
 from hew_loop.reports.text import between, duration, plain, plural, utc, word
 
 TaskState = Literal[
@@ -72,7 +72,7 @@ def task_state(record: TaskRecord) -> TaskState:
 
 def _taken(state: RunState, record: TaskRecord, now: datetime) -> TaskLine:
     kind = task_state(record)
-    work = None if kind in ("landed", "unchanged") else _newest_work(state, record)
+    work = None if kind in ("landed", "unchanged") else newest_work(state, record)
     return TaskLine(
         task=record.task,
         title=_title(state, record.task),
@@ -151,10 +151,6 @@ def _is_tested(state: RunState, record: TaskRecord) -> bool:
     return any(
         state.iterations[n].fate == "landed" and state.iterations[n].verdict == "passed" for n in record.iterations
     )
-
-
-def _newest_work(state: RunState, record: TaskRecord) -> Iteration | None:
-    return next((i for n in reversed(record.iterations) if has_work(i := state.iterations[n])), None)
 
 
 def _title(state: RunState, task_id: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hew_loop.core.batch_plan import BatchPlan, BatchPlanError, Pick, PlannerTokens, narrow, read_batch_plan, remaining
+from hew_loop.core.batch_plan import BatchPlan, BatchPlanError, Pick, PlannerTokens, narrow, read_batch_plan
 
 AT = datetime(2026, 3, 1, 4, 5, 6, tzinfo=UTC)
 
@@ -93,12 +93,3 @@ def test_no_suggestion_starves_a_startable_task(plan_ids: list[str], startable: 
 
     suggested = [task for task in startable if task in plan_ids]
     assert taken == suggested + [task for task in startable if task not in plan_ids]
-
-
-def test_ids_leave_a_suggestion_when_started_closed_or_unknown() -> None:
-    plan = ("started", "blocked", "closed", "unknown", "ready")
-
-    assert remaining(plan, started={"started"}, closed={"closed"}, known=set(plan) - {"unknown"}) == (
-        "blocked",
-        "ready",
-    )

@@ -498,6 +498,17 @@ def test_a_tracker_that_cannot_be_read_stops_the_run_after_some_patience() -> No
     assert (world.state.stopping, world.state.exit_code) == ("tracker_error", 69)
 
 
+def test_a_last_look_that_fails_is_repeated_later_before_the_run_says_that_nothing_is_left() -> None:
+    world = ByHand(task("a"))
+    world.until(ac.CloseTask)
+    world.finish(ac.CloseTask)
+    world.finish(ac.ReadTasks, lambda n: ev.ViewFailed(n, "locked"))
+
+    assert (world.of(ac.ReadTasks), world.state.stopping) == ([], None)
+    assert next_wake(world.state, world.now) == world.state.now + timedelta(seconds=2)
+    assert world.to_the_end().stopping == "ready_empty"
+
+
 def test_a_view_that_fails_does_not_keep_claims_that_can_be_released() -> None:
     world = ByHand(*many(2), policy=policy(jobs=2))
     world.until(ac.StartIteration)
@@ -512,7 +523,7 @@ def test_a_view_that_fails_does_not_keep_claims_that_can_be_released() -> None:
 
 
 def test_a_write_that_fails_is_repeated_later_and_other_events_do_not_put_it_off() -> None:
-    world = ByHand(*many(2), policy=policy(jobs=2))
+    world = ByHand(task("a"))
     world.until(ac.CloseTask)
     world.finish(ac.CloseTask, lambda n: ev.TrackerWriteFailed(n, "locked"))
     failed_at = world.state.write_failed_at

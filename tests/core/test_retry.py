@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import pytest
 
 from hew_loop.core.iteration import FailureClass, IterationResult
-from hew_loop.core.retry import BACKOFF_MINUTES, Consequence, Hold, all_failures, consequence, evidence_of, hold_after
+from hew_loop.core.retry import BACKOFF_MINUTES, Consequence, Hold, consequence, evidence_of, hold_after
 
 NOW = datetime(2026, 3, 1, 23, 0, tzinfo=UTC)
 
@@ -30,7 +31,7 @@ def failed(failure: FailureClass, **fields: object) -> IterationResult:
 def test_every_failure_class_has_the_consequence_of_the_table() -> None:
     expected = {failure: follows for follows, failures in CONSEQUENCES.items() for failure in failures}
 
-    assert {failure: consequence(failure) for failure in all_failures()} == expected
+    assert {failure: consequence(failure) for failure in get_args(FailureClass)} == expected
 
 
 def test_a_named_reset_is_waited_for() -> None:
@@ -60,7 +61,7 @@ def test_waits_grow_to_half_an_hour_and_stay_there() -> None:
     assert minutes == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
-@pytest.mark.parametrize("failure", all_failures())
+@pytest.mark.parametrize("failure", get_args(FailureClass))
 def test_every_failure_leaves_a_sentence_for_the_next_attempt(failure: FailureClass) -> None:
     text = evidence_of(failed(failure), "loop/r/t.1")
 

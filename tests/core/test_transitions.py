@@ -162,6 +162,16 @@ def test_a_claim_that_the_tracker_did_not_answer_counts_as_a_failed_write() -> N
     assert story.claim("a").write_failures == 0
 
 
+def test_a_claim_that_may_have_been_made_all_the_same_is_still_to_be_released() -> None:
+    story = Story(task("a"))
+    n = story.intend(ac.Claim("a", 0, "me", "graph"))
+    refused = story.add(ev.ClaimRefused(n, "no answer", tracker_failed=True, unclear=True))
+    assert (refused.records["a"].phase, refused.write_failures) == ("releasing", 1)
+
+    released = story.add(ev.TaskReleased(story.intend(ac.ReleaseTask("a", "me", ""))))
+    assert (released.records["a"].phase, released.backlog.tasks["a"].assignee) == ("returned", "")
+
+
 def test_what_an_iteration_spent_is_added_and_what_nobody_knows_is_counted() -> None:
     story = Story(task("a"), settings=policy(attempts=9))
     story.claim("a")
@@ -312,6 +322,15 @@ def test_an_abandoned_gate_on_the_base_is_run_again() -> None:
     assert story.state.base_gate is not None
 
     assert story.add(ev.Abandoned(n)).base_gate is None
+
+
+def test_a_gate_on_the_base_that_did_not_pass_is_run_again_after_a_resume() -> None:
+    story = Story(task("a"))
+    n = story.intend(ac.RunGate(1, BASE, "", "base"))
+    story.add(ev.GateEnded(n, "could_not_run", "stopped"))
+    assert story.state.base_verdict == "could_not_run"
+
+    assert story.add(ev.Resumed(settle=False)).base_gate is None
 
 
 def test_git_that_fails_on_the_base_gate_does_not_count_as_its_verdict() -> None:

@@ -79,6 +79,19 @@ def test_a_second_ctrl_c_or_a_sigterm_ends_what_runs_and_keeps_its_work(
         assert (again.code, project.statuses()) == (0, {task: "closed"}), again.err
 
 
+def test_a_terminal_that_goes_away_ends_the_run_and_leaves_no_claim(project: Project) -> None:
+    task = project.add("Hangs", script=HANGS)
+    run = project.spawn("run", "--scope", "ready")
+    works_on(project, task)
+    assert run.stdout is not None
+    run.stdout.close()  # from here on each line of progress fails to be written
+    run.send_signal(signal.SIGHUP)
+    run.wait(30)
+    assert [e["exit_code"] for e in project.events("run_ended")] == [4]
+    assert is_free(project, task)
+    assert project.git("show", f"loop/{live_run(project)}/{task}.1:{task}.txt") == "half"
+
+
 def test_cancel_drains_and_cancel_now_ends_what_runs(project: Project) -> None:
     task, other = project.add("Hangs", "-p", "1", script=HANGS), project.add("Never begun")
     run = project.spawn("run", "--scope", "ready")

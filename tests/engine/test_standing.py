@@ -27,6 +27,7 @@ RESUMED = '{"seq":3,"event":{"type":"resumed"}}\n'
         (BEGUN + ENDED + RESUMED, "died"),
         (BEGUN + ENDED + "not json\n", "died"),
         (BEGUN + "[]\n", "died"),
+        (BEGUN + '{"seq":2,"event":{"type":"suspended","why":"planned"}}\n', "suspended"),
         (BEGUN + f'{{"seq":2,"event":{{"type":"noticed","text":"{"x" * 200_000}"}}}}\n' + ENDED, "ended"),
         (BEGUN + f'{{"seq":2,"event":{{"type":"run_ended","text":"{"x" * 200_000}"}}}}\n', "ended"),
     ],

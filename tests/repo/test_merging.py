@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hew_loop.repo.git import Git
-from hew_loop.repo.merge import Conflict, CouldNotMerge, Merged, merge, only_keeps_differ
+from hew_loop.repo.merge import Conflict, CouldNotMerge, Merged, merge
 from tests.support.repos import commit, git, make_repo
 
 NONE = "0" * 40
@@ -141,14 +141,6 @@ def test_a_tip_without_the_trackers_files_gets_none(repo: Path) -> None:
     made = merge(Git.discover(repo), tip=tip, head=head, message="m")
     assert isinstance(made, Merged)
     assert git(repo, "diff", "--name-only", tip, made.commit) == "b.txt"
-
-
-def test_work_only_in_the_trackers_files_is_no_work(repo: Path) -> None:
-    base = git(repo, "rev-parse", "main")
-    tracker = side(repo, {".beads/issues.jsonl": "w\n"}, name="w", start=base)
-    both = side(repo, {".beads/issues.jsonl": "w\n", "a.txt": "w"}, name="v", start=base)
-    found = Git.discover(repo)
-    assert [only_keeps_differ(found, base, new) for new in (base, tracker, both)] == [True, True, False]
 
 
 WORK = st.lists(st.dictionaries(st.integers(0, 3), st.sampled_from("xy"), max_size=3), min_size=1, max_size=4)
