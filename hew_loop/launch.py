@@ -27,9 +27,10 @@ from hew_loop.engine.loop import Loop, Observer
 from hew_loop.engine.run_files import RunFiles
 from hew_loop.engine.run_folder import RunFolder
 from hew_loop.errors import HewError, UsageError
+from hew_loop.repo import shared_things
 from hew_loop.repo.git import Git
 from hew_loop.trackers.base import Tracker
-from hew_loop.wiring import Session, check_runtime, check_scope, own_files, session, tracker_of
+from hew_loop.wiring import NoTracker, Session, check_runtime, check_scope, own_files, session, tracker_of
 
 MakeObservers = Callable[[RunFolder], Sequence[Observer]]
 
@@ -46,14 +47,13 @@ def start(
     env: Mapping[str, str] = os.environ,
 ) -> RunState:
     """A whole run: settle dead ones first, open, drive, close. Raises HewError for what ends it before its time."""
-    opening.ground(git, policy, base=base)
-    check_runtime(policy, git.root)
-    check_scope(tracker, policy)
+    _check(git, policy, tracker, base=base)
+    if run_id is not None:
+        run_folder.check_new(git.root, run_id)
     run_id = run_id or run_folder.new_run_id(utc_now(), root=git.root)
     with session(git, run_id, tracker, env) as held:
-        for dead in dead_runs(git):
-            settled(_carry_on(held, dead, settle=True, onto=None, observers=observers))
-        told = strays.gather(git, held.pool, held.tracker, but=run_id)
+        told = _settle(held, observers, settled)
+        told = (*told, *strays.gather(git, held.pool, held.tracker, but=run_id))
         where = opening.ground(git, policy, base=base)  # only now: settling may have delivered
         policy = opening.detected(git, policy, where.base)
         folder = run_folder.create(git.root, run_id)
@@ -124,10 +124,9 @@ def open_steps(git: Git) -> RunFolder | None:
 
 def look_ahead(git: Git, policy: Policy, tracker: Tracker, *, base: str | None) -> RunState:
     """The state of a run that had just read its tasks; nothing is written. Raises HewError for what cannot work."""
+    _check(git, policy, tracker, base=base)
     where = opening.ground(git, policy, base=base)
     policy = opening.detected(git, policy, where.base)
-    check_runtime(policy, git.root)
-    check_scope(tracker, policy)
     now = utc_now()
     started = ev.RunStarted(
         run_id="look-ahead",
@@ -153,6 +152,25 @@ def _archive(git: Git, state: RunState) -> None:
         history.archive(git.root, state, name=source.stem if source else "plan", text=text)
     except OSError as error:
         raise HewError(f"the finished plan cannot be archived in .hew/history: {error.strerror}") from error
+
+
+def _check(git: Git, policy: Policy, tracker: Tracker, *, base: str | None) -> None:
+    """What cannot work is said before anything is claimed, written or settled."""
+    opening.ground(git, policy, base=base)
+    shared_things.check(git, copy=policy.worktree.copy, link=policy.worktree.link)
+    check_runtime(policy, git.root)
+    check_scope(tracker, policy)
+
+
+def _settle(held: Session, observers: MakeObservers, settled: Callable[[RunState], None]) -> tuple[str, ...]:
+    """Settle the dead runs; sentences about those whose tracker is not there any more."""
+    told: list[str] = []
+    for dead in dead_runs(held.git):
+        try:
+            settled(_carry_on(held, dead, settle=True, onto=None, observers=observers))
+        except NoTracker as error:
+            told.append(f"{dead.run_id} died and cannot be settled: {error.message}")
+    return tuple(told)
 
 
 def resume(git: Git, run: str | None, *, observers: MakeObservers) -> RunState:

@@ -55,10 +55,14 @@ def open_tracker(git: Git, kind: str = "auto", env: Mapping[str, str] = os.envir
     return BdTracker.open(directory, env)
 
 
+class NoTracker(UsageError):
+    """The file that holds the tasks is not there."""
+
+
 def checklist_tracker(git: Git, path: Path) -> ChecklistTracker:
-    """Raises UsageError when there is no such file."""
+    """Raises NoTracker when there is no such file."""
     if not path.is_file():
-        raise UsageError(f"there is no checklist {path}", hint="--checklist takes a markdown file with `- [ ]` items")
+        raise NoTracker(f"there is no checklist {path}", hint="--checklist takes a markdown file with `- [ ]` items")
     return ChecklistTracker(path.resolve(), state=state_file(git.root, path))
 
 

@@ -57,10 +57,17 @@ def loop_dir(root: Path) -> Path:
     return root / ".hew" / "loop"
 
 
-def create(root: Path, run_id: str) -> RunFolder:
-    """Make the folder of a new run; `.hew/loop` ignores itself, so that `git status` stays clean."""
+def check_new(root: Path, run_id: str) -> None:
+    """Raises UsageError for what is no run id, or is one already."""
     if not RUN_ID.fullmatch(run_id):
         raise UsageError(f"{run_id!r} is no run id", hint="the form is loop-YYYYMMDDTHHMMSSZ-xxxxxxxx")
+    if (loop_dir(root) / run_id).exists():
+        raise UsageError(f"the run {run_id} exists already", hint="give another --run-id, or none")
+
+
+def create(root: Path, run_id: str) -> RunFolder:
+    """Make the folder of a new run; `.hew/loop` ignores itself, so that `git status` stays clean."""
+    check_new(root, run_id)
     base = loop_dir(root)
     try:
         base.mkdir(parents=True, exist_ok=True)

@@ -346,7 +346,8 @@ def _process_warnings(ended: process.Ended | None) -> tuple[str, ...]:
         return ()
     told: list[str] = []
     if ended.leftovers:
-        told.append(f"{ended.leftovers} processes outlived the agent and were ended")
+        some = "1 process" if ended.leftovers == 1 else f"{ended.leftovers} processes"
+        told.append(f"{some} outlived the agent and {'was' if ended.leftovers == 1 else 'were'} ended")
     if ended.dropped_bytes:
         told.append(f"output.log was cut: {ended.dropped_bytes:,} of {ended.output_bytes:,} bytes are not in it")
     if ended.error:

@@ -37,19 +37,47 @@ def link_and_copy(git: Git, worktree: Worktree, *, copy: Sequence[str], link: Se
         target.symlink_to(source)
 
 
-def _ends(git: Git, worktree: Worktree, name: str) -> tuple[Path, Path]:
+def check(git: Git, *, copy: Sequence[str], link: Sequence[str]) -> None:
+    """Say before a run what would fail in every worktree. Raises UsageError or RepoError, as `link_and_copy` does.
+
+    Asked of the main checkout, whose ignore rules are those of the base but for what is not committed.
+    """
+    for verb, names in (("copy", copy), ("link", link)):
+        for name in names:
+            source = _source(git, name)
+            # A link in a worktree is no directory for git; only a pattern without a slash at its end matches it.
+            asked = f"{name.rstrip('/')}/" if verb == "copy" and source.is_dir() else name.rstrip("/")
+            done = git.call("check-ignore", "-q", "--no-index", "--stdin", stdin=f"{asked}\n".encode())
+            if done.exit_code == 1 or (verb == "link" and _only_as_directory(git, name)):
+                raise _not_ignored(verb, name)
+
+
+def _only_as_directory(git: Git, name: str) -> bool:
+    """The rule that ignores it ends in a slash."""
+    done = git.call("check-ignore", "-v", "-z", "--no-index", "--stdin", stdin=f"{name.rstrip('/')}\n".encode())
+    rule = done.stdout.split(b"\0")
+    return len(rule) > 2 and rule[2].endswith(b"/")
+
+
+def _source(git: Git, name: str) -> Path:
     path = PurePosixPath(name)
     if path.is_absolute() or not path.parts or ".." in path.parts or path.parts[0] in (".git", "~"):
         raise UsageError(f"[worktree] {name!r} is not a path inside the repository.")
-    source, target = git.root / path, worktree.path / path
-    for top, end in ((git.root, source), (worktree.path, target)):
-        if not end.parent.resolve().is_relative_to(top.resolve()):
-            raise UsageError(f"[worktree] {name!r} leads out of {top} through a link.")
+    source = git.root / path
     if not os.path.lexists(source):
         raise RepoError(
             f"[worktree] {name!r} is not in {git.root}.",
             hint="Create it there, or take it out of [worktree] in .hew.toml.",
         )
+    return source
+
+
+def _ends(git: Git, worktree: Worktree, name: str) -> tuple[Path, Path]:
+    source = _source(git, name)
+    target = worktree.path / name
+    for top, end in ((git.root, source), (worktree.path, target)):
+        if not end.parent.resolve().is_relative_to(top.resolve()):
+            raise UsageError(f"[worktree] {name!r} leads out of {top} through a link.")
     return source, target
 
 

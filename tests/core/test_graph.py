@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -223,6 +224,11 @@ def test_cycles_are_named_once_from_their_smallest_id() -> None:
         task("q", below("p")),
     )
     assert cycles(tasks) == (("a", "b", "c"), ("e", "kid"), ("self",))
+
+
+def test_a_cycle_is_named_from_its_smallest_id_also_when_that_is_on_a_shorter_ring_of_parents() -> None:
+    tasks = graph(task("a", "b", below("c")), task("b", "c"), task("c", below("a")))
+    assert cycles(tasks) == (("a", "b", "c"),)
 
 
 STATUSES = ["open", "open", "open", "in_progress", "blocked", "closed", "pinned"]

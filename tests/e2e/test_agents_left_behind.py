@@ -66,7 +66,7 @@ def test_what_an_agent_leaves_behind_is_ended_and_its_work_is_kept(tmp_path: Pat
     assert (project.folder() / f"iter-{ended['p-flood.1']['number']:03d}" / "output.log").stat().st_size == 1_000_000
     notices = [n["text"] for n in project.summary()["notices"]]
     assert any("output.log was cut: 29,000,000 of 30,000,000 bytes" in text for text in notices)
-    assert any("processes outlived the agent and were ended" in text for text in notices)
+    assert any("outlived the agent and w" in text for text in notices)
     assert not _is_alive(int((project.places / "bare").read_text()))
     assert "tick.txt" in project.landed_files()  # what the daemon wrote before it was ended counts as the agent's
 

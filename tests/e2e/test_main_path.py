@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.support.project import Project
 
 
@@ -33,3 +35,16 @@ def test_without_a_scope_nothing_is_started(project: Project) -> None:
     assert done.code == 2
     assert "--scope" in done.err
     assert not (project.path / ".hew").exists()
+
+
+def test_a_copied_file_that_would_be_committed_is_refused_before_anything_is_claimed(tmp_path: Path) -> None:
+    project = Project(tmp_path, files={".gitignore": ".env\n"}, config='[worktree]\ncopy = [".env", "README.md"]\n')
+    (project.path / ".env").write_text("A=1\n")
+    task = project.add("Reads its settings", script="grep -q A=1 .env && cp .env seen.txt")
+    refused = project.run()
+    assert (refused.code, project.statuses()) == (2, {task: "open"})
+    assert "'README.md' is not ignored" in refused.err
+    project.config('[worktree]\ncopy = [".env"]\n')
+    assert project.run().code == 0
+    assert "seen.txt" in project.landed_files()
+    assert ".env" not in project.landed_files()
