@@ -19,7 +19,7 @@ from hew_loop.core.startable import startable, unfinished
 from hew_loop.core.state import FINAL, RunState
 from hew_loop.core.step import NOTHING, Step, describe
 from hew_loop.core.transitions import apply, begin, replay
-from hew_loop.engine import history, opening, recovery, run_folder, strays
+from hew_loop.engine import history, opening, recovery, run_folder, stops, strays
 from hew_loop.engine import journal as journals
 from hew_loop.engine.context import SteadyClock, utc_now
 from hew_loop.engine.journal import Journal
@@ -90,8 +90,18 @@ class Plan:
     base: str | None
 
 
-def step(git: Git, plan: Callable[[], Plan], *, observers: MakeObservers, settled: Callable[[RunState], None]) -> Step:
-    """Exactly one transition: plan, work on one task, or finish. `plan` is asked only when no run of steps is open."""
+def step(
+    git: Git,
+    plan: Callable[[], Plan],
+    *,
+    store: str | None,
+    observers: MakeObservers,
+    settled: Callable[[RunState], None],
+) -> Step:
+    """Exactly one transition: plan, work on one task, or finish. `plan` is asked only when no run of steps is open.
+
+    Raises UsageError when the one that is open works on another store than `store`, where that is named.
+    """
     folder = open_steps(git)
     if folder is None:
         wanted = plan()
@@ -101,6 +111,11 @@ def step(git: Git, plan: Callable[[], Plan], *, observers: MakeObservers, settle
         state = start(git, policy, wanted.tracker, run_id=None, base=wanted.base, observers=observers, settled=settled)
         return describe(None, state)
     before = replay(journals.read(folder.journal).events)
+    if store not in (None, before.start.store):
+        raise UsageError(
+            f"the steps of {folder.run_id} are not over, and work on {before.start.store}",
+            hint=f"go on with them: loop step. Or end them: loop cancel {folder.run_id} && loop step",
+        )
     with session(git, folder.run_id, tracker_of(git, before.start)) as held:
         state = _carry_on(held, folder, settle=False, onto=None, observers=observers)
         if state.ended:
@@ -245,6 +260,8 @@ def _carry_on(
         held = replace(held, tracker=tracker_of(held.git, state.start, held.env))
     clock = SteadyClock(after=state.now)
     context = held.context(folder, _with_secrets(held, state.policy), state.start.base, clock)
+    # Between two steps a stop file is an order for the next one; who carries a dead run on has changed their mind.
+    stop = stops.requested_in(folder.stop_file) if state.suspended else None
     folder.stop_file.unlink(missing_ok=True)
     (folder.path / "manifest.json").unlink(missing_ok=True)  # it stands for a run that has ended
     files = RunFiles(folder)
@@ -253,7 +270,8 @@ def _carry_on(
         told = strays.gather(held.git, held.pool, held.tracker, but=folder.run_id)
         found = recovery.recover(context, state)
         resumed = ev.Resumed(settle=settle, onto=onto, pid=os.getpid(), cut_bytes=text.torn_bytes)
-        state = _tell(journal, state, listeners, [*found, resumed, *(ev.Noticed(text) for text in told)])
+        asked = () if stop is None else (stop,)
+        state = _tell(journal, state, listeners, [*found, resumed, *asked, *(ev.Noticed(text) for text in told)])
         files.write_all(state)
         return _drive(held.git, Loop(context, journal, state, listeners))
 

@@ -141,12 +141,17 @@ async def stream(
         except _CANNOT_START as error:
             return Ended(reason="not_started", error=_why_not_started(job.argv, job.cwd, error))
         streaming = Streaming(job, child, output, Hooks(on_stdout, is_final, is_progress), stop)
+        guard = _guards.get(job.env.get(GUARD, ""))
         try:
+            if guard is not None:
+                guard.watch(child.pid)
             if on_start is not None:
                 on_start(child.pid)
             reason = await streaming.to_the_end()
         finally:
             await streaming.clean_up()
+            if guard is not None:
+                guard.forget(child.pid)
     if streaming.broken is not None:
         raise streaming.broken
     return Ended(
@@ -166,7 +171,7 @@ class Guard:
     """Ends every child that carries the token when this process dies without leaving the `with`, by SIGKILL too.
 
     Left by an exception, it does the same at once: then nobody can say what still runs. Put `env` into the
-    environment of every child. Where there is no /proc, only the groups told by `watch` are found.
+    environment of every child; `stream` tells it the group of each, which is all it knows where there is no /proc.
     """
 
     def __init__(self, token: str, helper: subprocess.Popen[bytes], pipe: int) -> None:
@@ -200,7 +205,8 @@ class Guard:
         finally:
             os.close(reader)
         os.set_blocking(writer, False)
-        return cls(token, helper, writer)
+        guard = _guards[token] = cls(token, helper, writer)
+        return guard
 
     def watch(self, pgid: int) -> None:
         """This group goes too, whatever its environment says."""
@@ -216,6 +222,7 @@ class Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _guards.pop(self.env[GUARD], None)
         if kind is None:
             self._say("done")
         os.close(self._pipe)
@@ -234,6 +241,10 @@ class Guard:
 
 _CANNOT_START = (OSError, ValueError, IndexError)
 """A missing program or directory, an argument too long or with a NUL in it, an empty argv."""
+
+
+_guards: dict[str, Guard] = {}
+"""The living guards of this process by token: a job belongs to the one whose token is in its environment."""
 
 
 def _why_not_started(argv: tuple[str, ...], cwd: Path, error: Exception) -> str:

@@ -34,6 +34,9 @@ def command(run: str | None, now: bool) -> None:
             f"{run_id} is not running: its process is gone", hint=f"Carry it on, or settle it: loop resume {run_id}"
         )
     asked = _ask(known.folder, NOW if now else DRAIN)
+    if known.life == "suspended":
+        click.echo(f"loop: {run_id} is between two steps; the next one ends it: loop step", err=True)
+        return
     what = "ends what runs and keeps what waits" if asked == NOW else "finishes what runs and starts nothing new"
     click.echo(f"loop: {run_id} (pid {known.pid}) {what}; see: loop status --watch", err=True)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hew_loop import launch
+from hew_loop import launch, wiring
 from hew_loop.commands.progress import Progress, form
 from hew_loop.commands.run import is_interactive, plan, tell_settled
 from hew_loop.commands.run_options import step_options
@@ -33,8 +33,11 @@ def command(**given: Any) -> int:
     git = Git.discover(Path.cwd())
     quiet = given["quiet"] or given["as_json"]
     shown = form(as_json=False, quiet=quiet, non_interactive=not is_interactive(given))
+    store = wiring.checklist_tracker(git, given["checklist"]).store if given["checklist"] else None
     with Progress(shown) as progress:
-        done = launch.step(git, lambda: plan(git, given), observers=progress.observers, settled=tell_settled)
+        done = launch.step(
+            git, lambda: plan(git, given), store=store, observers=progress.observers, settled=tell_settled
+        )
     if given["as_json"]:
         value = {"mode": done.mode, "item": done.item, "result": done.result, "remaining": done.remaining}
         click.echo(json.dumps(value))

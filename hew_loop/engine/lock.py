@@ -29,9 +29,7 @@ class Holder:
 class RunLock:
     """Held from `acquire` to the end of the `with` or of the process, however that comes. The file stays."""
 
-    def __init__(self, fd: int, previous: Holder | None) -> None:
-        self.previous = previous
-        """Who held it before us: a run that is over, or died."""
+    def __init__(self, fd: int) -> None:
         self._fd = fd
 
     @classmethod
@@ -45,9 +43,8 @@ class RunLock:
             fd = _open(path)
             try:
                 if _lock(fd, path, fcntl.LOCK_EX) and _is_still_there(fd, path):
-                    previous = _read(fd)
                     _write(fd, path, Holder(os.getpid(), run_id))
-                    return cls(fd, previous)
+                    return cls(fd)
                 if time.monotonic() >= give_up:
                     raise _held_by(_read(fd))
             except BaseException:
@@ -68,18 +65,6 @@ class RunLock:
         try:
             # Shared, so that two probes do not take each other for a run.
             return None if _lock(fd, path, fcntl.LOCK_SH) else _read(fd) or Holder(0, "")
-        finally:
-            os.close(fd)
-
-    @staticmethod
-    def last_holder(path: Path) -> Holder | None:
-        """Who acquired it last, dead or alive; None when nobody ever did. Writes nothing."""
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            return _read(fd)
         finally:
             os.close(fd)
 

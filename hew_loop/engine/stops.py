@@ -40,18 +40,20 @@ async def watch_signals(post: Post, *, task_status: TaskStatus[None] = anyio.TAS
 
 async def watch_stop_file(path: Path, post: Post) -> None:
     """`.stop` in the run folder drains; with the word `now` in it, it ends what runs. `loop cancel` writes it."""
-    said: str | None = None
+    said: ev.StopRequested | None = None
     while True:
-        found = await anyio.to_thread.run_sync(_read, path)
+        found = await anyio.to_thread.run_sync(requested_in, path)
         if found is not None and found != said:
             said = found
-            how: Literal["drain", "now"] = "now" if found == "now" else "drain"
-            post(ev.StopRequested(how, "cancel" if found in ("now", "drain") else "stop_file"))
+            post(found)
         await anyio.sleep(POLL_S)
 
 
-def _read(path: Path) -> str | None:
+def requested_in(path: Path) -> ev.StopRequested | None:
+    """What the stop file asks for; None where there is none."""
     try:
-        return path.read_text(errors="replace").strip()
+        found = path.read_text(errors="replace").strip()
     except OSError:
         return None
+    how: Literal["drain", "now"] = "now" if found == "now" else "drain"
+    return ev.StopRequested(how, "cancel" if found in ("now", "drain") else "stop_file")

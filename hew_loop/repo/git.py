@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 
 from hew_loop import process
@@ -216,18 +215,6 @@ class Git:
             if not is_under(e.path, exclude)
         )
 
-    def checkout_state(self, *, exclude: Sequence[str] = ()) -> str:
-        """A hash of HEAD, branch and status of the user's checkouts: different when somebody wrote there."""
-        digest = sha256()
-        for top in dict.fromkeys((self.root, self.launch_root)):
-            state = self.status(top)
-            digest.update(f"{top}\0{state.branch}\0{state.commit}\0".encode("utf-8", "surrogateescape"))
-            for entry in state.entries:
-                if not is_under(entry.path, exclude):
-                    stamp = _stamp(top / os.fsdecode(entry.raw))
-                    digest.update(f"{entry.kind}{entry.code}{stamp}".encode() + entry.raw + b"\0")
-        return digest.hexdigest()
-
     def shared_state(self) -> str:
         """A hash over shared configuration and hooks, which an agent can change under everybody; no git process."""
         return shared_files.state_hash(self.common_dir)
@@ -346,11 +333,3 @@ def _check_ref(ref: str) -> None:
 
 def _head_ref(branch: str) -> str:
     return f"refs/heads/{branch}"
-
-
-def _stamp(path: Path) -> str:
-    try:
-        info = path.lstat()
-    except OSError:
-        return "-"
-    return f"{info.st_mtime_ns}/{info.st_size}/{info.st_mode}"

@@ -13,7 +13,7 @@ from typing import Literal
 from hew_loop.core.actions import LAUNCH, BuildChain, Deliver, Land, RunGate, Verify
 from hew_loop.core.state import HOLDS_SLOT, RunState, TaskRecord
 from hew_loop.reports.outcomes import outcome_of
-from hew_loop.reports.summary import Cost, Tokens, cost, headline, tokens
+from hew_loop.reports.summary import Cost, Status, Tokens, cost, headline, status_of, tokens
 from hew_loop.reports.task_lines import TaskState, task_state
 from hew_loop.reports.text import between, clock, duration, plain, plural
 
@@ -51,7 +51,7 @@ class Queue:
 class Picture:
     run_id: str
     headline: str
-    status: Literal["running", "ended", "died"]
+    status: Status
     pid: int
     age_s: float
     stopping: str | None
@@ -74,7 +74,7 @@ def picture(state: RunState, *, now: datetime, last_output: Mapping[int, datetim
     return Picture(
         run_id=state.run_id,
         headline=headline(state, counts, died=died),
-        status="ended" if state.ended else "died" if died else "running",
+        status=status_of(state, died=died),
         pid=state.start.pid,
         age_s=round(between(state.started_at, at), 1),
         stopping=state.stopping,
@@ -141,6 +141,8 @@ def _plus(unknown: int) -> str:
 def _state_words(shown: Picture) -> str:
     if shown.status == "died":
         return f"died; carry it on: loop resume {shown.run_id}"
+    if shown.status == "suspended":
+        return "between two steps; the next one: loop step"
     return f"stopping ({shown.stopping})" if shown.stopping and shown.status == "running" else shown.status
 
 

@@ -81,6 +81,20 @@ class Cost:
     unknown_iterations: int
 
 
+Status = Literal["running", "suspended", "ended", "died"]
+"""suspended: between two steps (`loop step`); nothing is in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What git says landed: merges on the integration branch, and what they changed there."""
+
+    merges: int
+    files: int
+    insertions: int
+    deletions: int
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     text: str
@@ -94,7 +108,7 @@ class Summary:
 
     run_id: str
     headline: str
-    status: Literal["running", "ended", "died"]
+    status: Status
     exit_code: int | None
     started_at: datetime
     ended_at: datetime | None
@@ -115,9 +129,11 @@ class Summary:
     stop_detail: str
     notices: tuple[Note, ...]
     tasks: tuple[TaskLine, ...]
+    changes: Changes | None = None
+    """None: nothing landed, or nobody asked git."""
 
 
-def summarise(state: RunState, *, now: datetime, died: bool = False) -> Summary:
+def summarise(state: RunState, *, now: datetime, died: bool = False, changes: Changes | None = None) -> Summary:
     """The summary of a run that ended, runs, or `died`: it has no end in its journal, and no process any more."""
     lines = task_lines(state, now=now, died=died)
     counts = Counter[TaskState](line.state for line in lines)
@@ -125,7 +141,7 @@ def summarise(state: RunState, *, now: datetime, died: bool = False) -> Summary:
     return Summary(
         run_id=state.run_id,
         headline=headline(state, counts, died=died),
-        status="ended" if state.ended else "died" if died else "running",
+        status=status_of(state, died=died),
         exit_code=state.exit_code,
         started_at=state.started_at,
         ended_at=state.now if state.ended else None,
@@ -146,7 +162,16 @@ def summarise(state: RunState, *, now: datetime, died: bool = False) -> Summary:
         stop_detail=state.stop_detail,
         notices=_notices(state),
         tasks=lines,
+        changes=changes,
     )
+
+
+def status_of(state: RunState, *, died: bool) -> Status:
+    if state.ended:
+        return "ended"
+    if state.suspended:
+        return "suspended"
+    return "died" if died else "running"
 
 
 def headline(state: RunState, counts: Mapping[TaskState, int], *, died: bool = False) -> str:
@@ -157,7 +182,7 @@ def headline(state: RunState, counts: Mapping[TaskState, int], *, died: bool = F
     parts = {s: f"{counts[s]} {words.get(s, s)}" for s in ORDER if counts.get(s)}
     if not state.ended:
         parts.pop("never_started", None)
-        return f"{'died' if died else 'running'}: {', '.join(parts.values()) or 'no task taken yet'}"
+        return f"{status_of(state, died=died)}: {', '.join(parts.values()) or 'no task taken yet'}"
     if not state.records:
         why = "nothing was ready" if state.stopping == "ready_empty" else f"no task taken: {_stop_words(state)}"
         return "; ".join((why, *parts.values()))

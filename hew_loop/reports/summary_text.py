@@ -47,6 +47,9 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "tokens", _tokens(summary.tokens)
     yield "cost", _cost(summary)
     yield "delivery", _delivery(summary.delivery)
+    if (changes := summary.changes) is not None:
+        lines = f"+{changes.insertions:,} -{changes.deletions:,}"
+        yield "changed", f"{plural(changes.files, 'file')}, {lines} in {plural(changes.merges, 'merge')}"
 
 
 def _ending(summary: Summary) -> str:
@@ -56,6 +59,8 @@ def _ending(summary: Summary) -> str:
             return f", exit code {summary.exit_code}{resumed}"
         case "died":
             return f", died{resumed}; carry it on: loop resume {summary.run_id}"
+        case "suspended":
+            return ", between two steps; the next one: loop step"
         case "running":
             return f", running{resumed}"
 

@@ -14,6 +14,7 @@ def test_one_task_lands_closes_and_is_delivered(project: Project) -> None:
     assert f"{task}.txt" in project.landed_files()
     assert (project.path / f"{task}.txt").read_text() == f"{task}\n"
     assert project.git("status", "--porcelain") == ""
+    assert project.summary()["changes"] == {"merges": 1, "files": 1, "insertions": 1, "deletions": 0}
 
 
 def test_a_dependant_starts_from_a_base_that_holds_its_dependency(project: Project) -> None:

@@ -78,6 +78,22 @@ def test_what_cools_down_is_left_alone(project: Project) -> None:
     assert project.statuses() == {bad: "open"}
 
 
+def test_a_cancel_between_two_steps_ends_the_run_at_the_next_one(project: Project) -> None:
+    good = project.add("Works", "-p", "0")
+    bad = project.add("Fails once", "-p", "1", script="exit 1")
+    assert [steps(project, "--scope", "ready")[1]["item"] for _ in range(3)] == [None, good, bad]
+    assert project.loop("status").out.startswith("suspended: 1 landed, 1 returned\n")
+
+    (project.path / "PLAN.md").write_text(PLAN)
+    other = project.loop("step", "--checklist", "PLAN.md")
+    assert (other.code, "are not over, and work on" in other.err) == (2, True)
+
+    assert "the next one ends it: loop step" in project.loop("cancel").err
+    code, said = steps(project)
+    assert (code, said["mode"], said["result"]) == (4, "finish", "delivered")
+    assert f"{good}.txt" in project.landed_files()
+
+
 def test_a_killed_step_loses_at_most_the_item_in_flight(project: Project) -> None:
     first = project.add("First", "-p", "0")
     second = project.add("Second", "-p", "1", script='touch "$PLACES/here"; sleep 60')

@@ -47,12 +47,11 @@ def first(path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_the_lock_names_its_holder_and_the_file_stays(path: Path) -> None:
-    with RunLock.acquire(path, run_id="loop-1") as lock:
-        assert lock.previous is None
+    with RunLock.acquire(path, run_id="loop-1"):
         assert RunLock.holder(path) == Holder(os.getpid(), "loop-1")
         assert path.read_text() == f'{{"pid": {os.getpid()}, "run_id": "loop-1"}}\n'
     assert RunLock.holder(path) is None
-    assert RunLock.last_holder(path) == Holder(os.getpid(), "loop-1")
+    assert path.exists()
 
 
 def test_a_second_run_is_told_which_run_holds_the_lock(path: Path, first: subprocess.Popen[bytes]) -> None:
@@ -64,21 +63,20 @@ def test_a_second_run_is_told_which_run_holds_the_lock(path: Path, first: subpro
     assert RunLock.holder(path) == Holder(first.pid, "loop-first")
 
 
-def test_a_holder_that_was_killed_is_no_obstacle_and_is_known(path: Path, first: subprocess.Popen[bytes]) -> None:
+def test_a_holder_that_was_killed_is_no_obstacle(path: Path, first: subprocess.Popen[bytes]) -> None:
     first.send_signal(signal.SIGKILL)
     first.wait()
-    assert (RunLock.holder(path), RunLock.last_holder(path)) == (None, Holder(first.pid, "loop-first"))
-    with RunLock.acquire(path, run_id="2") as lock:
-        assert lock.previous == Holder(first.pid, "loop-first")
-        assert RunLock.last_holder(path) == Holder(os.getpid(), "2")
+    assert RunLock.holder(path) is None
+    with RunLock.acquire(path, run_id="2"):
+        assert RunLock.holder(path) == Holder(os.getpid(), "2")
 
 
 def test_a_lock_that_is_given_back_within_half_a_second_is_waited_for(path: Path) -> None:
     lock = RunLock.acquire(path, run_id="loop-1")
     timer = threading.Timer(0.05, lock.release)
     timer.start()
-    with RunLock.acquire(path, run_id="loop-2") as second:
-        assert second.previous == Holder(os.getpid(), "loop-1")
+    with RunLock.acquire(path, run_id="loop-2"):
+        assert RunLock.holder(path) == Holder(os.getpid(), "loop-2")
     timer.join()
 
 
@@ -126,7 +124,7 @@ def test_a_longer_name_before_leaves_no_rest(path: Path) -> None:
 
 
 def test_without_a_lock_file_nobody_holds_it_and_none_is_made(path: Path) -> None:
-    assert (RunLock.holder(path), RunLock.last_holder(path), path.exists()) == (None, None, False)
+    assert (RunLock.holder(path), path.exists()) == (None, False)
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_sentence(tmp_path: Path) -> None:

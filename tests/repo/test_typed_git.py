@@ -231,17 +231,6 @@ def test_a_patch_is_cut_and_says_so(repo: Path, tmp_path: Path) -> None:
     assert cut.endswith(f"[cut: {len(whole) - 300} more bytes; git diff {first[:12]} {second[:12]}]\n")
 
 
-def test_the_tripwire_sees_writes_in_the_checkout_and_not_those_of_the_tracker(repo: Path) -> None:
-    found = Git.discover(repo)
-    before = found.checkout_state(exclude=[".beads"])
-    write(repo, {".beads/issues.jsonl": "x"})
-    assert found.checkout_state(exclude=[".beads"]) == before
-    write(repo, {"a.txt": "xx"})
-    after = found.checkout_state(exclude=[".beads"])
-    write(repo, {"a.txt": "xxx"})
-    assert len({before, after, found.checkout_state(exclude=[".beads"])}) == 3
-
-
 def test_planted_configuration_and_hooks_change_the_shared_state(repo: Path) -> None:
     found = Git.discover(repo)
     states = [found.shared_state(), found.shared_state()]
