@@ -13,6 +13,9 @@ from hew_loop.config import Settings, Sourced, load, masked, nearest, shown
 from hew_loop.errors import UsageError
 from hew_loop.repo.git import Git
 
+DETECTED = frozenset({"loop.gate.commands", "loop.end_of_run.verify_command"})
+"""Found out from the project where nobody sets them."""
+
 
 @click.group(short_help="Show the configuration and where each value comes from.")
 def command() -> None:
@@ -58,7 +61,7 @@ def get(key: str, as_json: bool) -> None:
     below = {name: value for name, value in values.items() if name.startswith(f"{key}.")}
     if key in values:
         value = values[key]
-        text = value.value if isinstance(value.value, str) else shown(key, value.value)
+        text = value.value if value.value and isinstance(value.value, str) else _shown(key, value)
         click.echo(json.dumps(_as_json(key, value), default=str) if as_json else text)
     elif below and as_json:
         click.echo(json.dumps({name: _as_json(name, value) for name, value in below.items()}, indent=2, default=str))
@@ -90,12 +93,17 @@ def _load() -> Settings:
     return load(Git.discover(Path.cwd()).root, os.environ)
 
 
+def _shown(key: str, value: Sourced) -> str:
+    """What is found out from the project is not shown as empty: an empty list of gate commands means no gate."""
+    return "detected" if key in DETECTED and value.layer == "default" else shown(key, value.value)
+
+
 def _as_json(key: str, value: Sourced) -> dict[str, Any]:
     return {"value": masked(key, value.value), "layer": value.layer, "source": value.source}
 
 
 def _print(values: dict[str, Sourced]) -> None:
-    rows = [(f"{key} = {shown(key, value.value)}", value.source) for key, value in values.items()]
+    rows = [(f"{key} = {_shown(key, value)}", value.source) for key, value in values.items()]
     width = min(60, max(len(left) for left, _ in rows))
     for left, source in rows:
         click.echo(f"{left:{width}}  # {source}")

@@ -207,6 +207,9 @@ def _epilogue(state: RunState, git: Git, ids: Mapping[str, str], wrong: tuple[st
         f"  {line.ljust(width)}  # {about}" if about else f"  {line}"
         for line, about in _commands(state, git, ids).items()
     ]
+    here = Path(sys.executable).parent
+    if shutil.which("loop") is None and (here / "loop").exists():
+        listed.insert(0, f"  export PATH={shlex.quote(str(here))}:$PATH")
     return "\n".join(["", *told, "", "Look around:", *listed])
 
 

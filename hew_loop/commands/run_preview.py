@@ -11,6 +11,7 @@ from hew_loop.core.startable import held_back, startable
 from hew_loop.engine.gate import command_text
 from hew_loop.launch import Plan, look_ahead
 from hew_loop.repo.git import Git
+from hew_loop.reports.task_lines import task_lines
 from hew_loop.reports.text import plain
 
 
@@ -20,6 +21,8 @@ def preview(git: Git, wanted: Plan, *, as_json: bool) -> int:
     ready = tuple(startable(state, now))
     first = [t.id for t in islice(ready, policy.jobs)]
     waiting = held_back(state, now)
+    known = {t.id for t in ready} | {task for task, _ in waiting}
+    waiting = (*waiting, *((line.task, line.why) for line in task_lines(state, now=now) if line.task not in known))
     if as_json:
         value = {
             "base": state.start.base,
@@ -37,7 +40,7 @@ def preview(git: Git, wanted: Plan, *, as_json: bool) -> int:
         when = "now  " if number < policy.jobs else "later"
         click.echo(f"{when}    {task.id}  P{task.priority}  {plain(task.title)}")
     for task, why in waiting:
-        click.echo(f"not      {task}  {why}")
+        click.echo(f"not      {plain(task)}  {plain(why)}")
     if not ready:
         click.echo("nothing is ready")
     return 0

@@ -72,6 +72,7 @@ def test_config_shows_values_with_their_sources_and_masks_secrets(repository: Pa
     by_name = {row.split(" = ")[0]: (row.split(" = ")[1].strip(), source) for row, source in rows.items()}
     assert by_name["loop.jobs"] == ("4", f"{repository}/.hew.toml")
     assert by_name["loop.iter_timeout"] == ('"60m"', "default")
+    assert by_name["loop.gate.commands"] == ("detected", "default")
     assert by_name["worktree.env.API_TOKEN"][0] == '"********"'
     assert by_name["worktree.env.PLAIN"][0] == '"x"'
     assert "tok-123" not in shown + _run(LOOP, "config", "show", "--json", cwd=repository).stdout
