@@ -23,9 +23,13 @@ types:
 test *args:
     {{ python }} -m pytest -q {{ args }}
 
-# Only the tests that go through the installed command
+# Only the tests that go through the installed command, the slow ones too
 e2e *args:
-    {{ python }} -m pytest -q tests/e2e {{ args }}
+    {{ python }} -m pytest -q -m "" tests/e2e {{ args }}
+
+# What a plain test run leaves out: hostile agents, a kill at every line of the journal
+slow *args:
+    {{ python }} -m pytest -q -m slow {{ args }}
 
 # What must hold before a commit
 check: lint types test

@@ -1,43 +1,53 @@
-"""Edges that close a ring: bd skips them at import, so the embedded store does not follow them."""
+"""Edges that bd skips when it imports a file: the embedded store does not follow them either."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
 
 from hew_loop.core.graph import HARD
 from hew_loop.core.task import Edge, Task
-from hew_loop.trackers.beads_format import Issue, read_time
-
-_BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
-def without_closing_edges(tasks: dict[str, Task], issue_of: Callable[[str], Issue]) -> dict[str, Task]:
-    """`tasks` without each edge that closed a ring when it was added; the same mapping when there is no ring.
+def imported_edges(tasks: dict[str, Task], wisps: AbstractSet[str]) -> dict[str, Task]:
+    """`tasks` in the order of the file with the edges that bd would keep; the same mapping when it would keep all.
 
-    Which one closed it is told by the edges' own times, then by their place in the file: sorting the file anew
-    must not turn the answer round. As in bd, only `blocks` and `conditional-blocks` make rings.
+    bd keeps no edge between a wisp (an issue of its own table: ephemeral, or without history) and another issue, and
+    none that closes a ring. Of a ring, that edge closes it which comes last in the file, whatever the edges' times
+    say. As in bd, only `blocks` and `conditional-blocks` make rings.
     """
+    tasks = _without_crossing_edges(tasks, wisps)
     ringed = _left_over(tasks)
-    if not ringed:
-        return tasks
-    added: list[tuple[datetime, int, str, Edge]] = []
-    for task_id in tasks:
-        if task_id in ringed:
-            times = _times(issue_of(task_id))
-            for edge in tasks[task_id].edges:
-                if edge.kind in HARD and edge.target in ringed:
-                    added.append((times.get(edge.target, _BEGINNING), len(added), task_id, edge))
     kept: dict[str, list[str]] = {}
     dropped: dict[str, set[Edge]] = {}
-    for _, _, task_id, edge in sorted(added, key=lambda entry: entry[:2]):
-        if _reaches(kept, edge.target, task_id):
-            dropped.setdefault(task_id, set()).add(edge)
-        else:
-            kept.setdefault(task_id, []).append(edge.target)
+    for task_id in tasks:
+        if task_id in ringed:
+            for edge in tasks[task_id].edges:
+                if edge.kind not in HARD or edge.target not in ringed:
+                    continue
+                if _reaches(kept, edge.target, task_id):
+                    dropped.setdefault(task_id, set()).add(edge)
+                else:
+                    kept.setdefault(task_id, []).append(edge.target)
+    return _without(tasks, dropped)
+
+
+def _without_crossing_edges(tasks: dict[str, Task], wisps: AbstractSet[str]) -> dict[str, Task]:
+    if not wisps:
+        return tasks
+    crossing: dict[str, set[Edge]] = {}
+    for task in tasks.values():
+        for edge in task.edges:
+            if edge.target in tasks and (task.id in wisps) != (edge.target in wisps):
+                crossing.setdefault(task.id, set()).add(edge)
+    return _without(tasks, crossing)
+
+
+def _without(tasks: dict[str, Task], dropped: Mapping[str, set[Edge]]) -> dict[str, Task]:
+    if not dropped:
+        return tasks
     changed = {
         task_id: replace(tasks[task_id], edges=tuple(e for e in tasks[task_id].edges if e not in edges))
         for task_id, edges in dropped.items()
@@ -76,8 +86,3 @@ def _reaches(kept: Mapping[str, list[str]], start: str, goal: str) -> bool:
                 seen.add(step)
                 todo.append(step)
     return False
-
-
-def _times(issue: Issue) -> dict[str, datetime]:
-    records: list[dict[str, Any]] = issue["dependencies"]
-    return {r["depends_on_id"]: read_time(r.get("created_at")) or _BEGINNING for r in reversed(records)}

@@ -16,8 +16,8 @@ from typing import Final, Generic, TypeVar
 
 from hew_loop.core.task import Task
 from hew_loop.errors import TrackerError
-from hew_loop.trackers.beads_edges import without_closing_edges
-from hew_loop.trackers.beads_format import BadLine, Line, parse_line
+from hew_loop.trackers.beads_edges import imported_edges
+from hew_loop.trackers.beads_format import BadLine, Issue, Line, parse_line
 
 T = TypeVar("T")
 LOCK_NAME: Final = ".hew-loop.lock"
@@ -40,10 +40,11 @@ class Snapshot:
 
     @cached_property
     def tasks(self) -> Mapping[str, Task]:
-        """Every task by id, in the order of the file, without edges that close a ring."""
+        """Every task by id, in the order of the file, with the edges that bd would import."""
         with _no_collection():
             tasks = {line.id: line.task for line in self.lines if line.task is not None}
-            return without_closing_edges(tasks, lambda task_id: self.by_id[task_id].issue or {})
+            wisps = {line.id for line in self.lines if line.issue and _is_wisp(line.issue)}
+            return imported_edges(tasks, wisps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,10 @@ def _arranged(snapshot: Snapshot, changed: tuple[Line, ...]) -> tuple[Line, ...]
         if i == last:
             arranged.extend(issues)
     return (*arranged, *issues, *memories.values())
+
+
+def _is_wisp(issue: Issue) -> bool:
+    return issue.get("ephemeral") is True or issue.get("no_history") is True
 
 
 def _lock(descriptor: int, path: Path) -> None:

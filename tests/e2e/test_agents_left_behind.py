@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support.aftermath import KEEP, Aftermath, backlog, fates
 from tests.support.project import Project
+
+pytestmark = pytest.mark.slow
 
 DAEMON = "setsid nohup sh -c 'while :; do date >> \"$HEW_WORKTREE/tick.txt\"; sleep 0.05; done' & "
 SCRIPTS = {

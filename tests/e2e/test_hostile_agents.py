@@ -6,8 +6,12 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.aftermath import KEEP, MAIN, SAY, Aftermath, backlog, fates, issue
 from tests.support.project import Project
+
+pytestmark = pytest.mark.slow
 
 LOOP = f"{sys.executable} -m hew_loop"
 

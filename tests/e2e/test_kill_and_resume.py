@@ -16,6 +16,8 @@ import pytest
 from tests.support import killed_loop
 from tests.support.project import Done, Project, marked_processes, wait_until
 
+pytestmark = pytest.mark.slow
+
 RUN = ("run", "--scope", "ready", "--jobs", "2")
 CONFIG = '[loop.gate]\ncommands = ["test ! -f bad.txt"]'
 LAST_LINE = 90

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.project import Project
 
 MEET = """
@@ -62,6 +64,7 @@ def test_eight_green_entries_take_one_gate_run(tmp_path: Path) -> None:
     assert {project.statuses()[t] for t in tasks} == {"closed"}
 
 
+@pytest.mark.slow
 def test_one_culprit_among_eight_is_found_by_halving(tmp_path: Path) -> None:
     project, tasks, gates = run_crowd(tmp_path, {5})
     assert gates <= 1 + 2 * 3 + 1
@@ -75,6 +78,7 @@ def test_one_culprit_among_eight_is_found_by_halving(tmp_path: Path) -> None:
     assert tasks[5] not in [t["id"] for t in project.loop("task", "ready", "--json").json()]
 
 
+@pytest.mark.slow
 def test_two_culprits_are_both_named_and_six_land(tmp_path: Path) -> None:
     project, tasks, _ = run_crowd(tmp_path, {1, 6})
     assert {f for f in project.landed_files() if f.startswith(("good", "bad"))} == {

@@ -7,7 +7,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.project import Project, marked_processes, wait_until
+
+pytestmark = pytest.mark.slow
 
 BAD = "echo $HEW_ATTEMPT > bad.txt; git add bad.txt; git commit -qm bad; exit 1"
 

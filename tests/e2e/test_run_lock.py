@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.support.project import Project, wait_until
+
+pytestmark = pytest.mark.slow
 
 WAITS = 'touch "$PLACES/$HEW_TASK_ID"; while [ ! -e "$PLACES/go" ]; do sleep 0.05; done; echo > done.txt'
 
