@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,10 @@ def plan(git: Git, given: Mapping[str, Any]) -> launch.Plan:
         tracker = wiring.open_tracker(git, given["tracker"] or settings.values["loop.tracker"].value)
     scope = choose_scope(given, tracker, is_interactive=is_interactive(given))
     policy = settings.policy(overrides(given), scope=scope, model=given["model"])
+    if given["no_gate"] and not policy.verify.origin:
+        # Without a gate the end of the run is tested all the same, by the commands that this project has.
+        gate = settings.policy().gate
+        policy = replace(policy, verify=replace(policy.verify, commands=gate.commands, origin=gate.origin))
     base = given["base"] or (git.fetch_upstream(git.head().branch or "") if given["fetch"] else None)
     return launch.Plan(policy, tracker, base)
 

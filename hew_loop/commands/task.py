@@ -71,7 +71,7 @@ def add(
     notes: str,
     as_json: bool,
 ) -> None:
-    """Add a task and print its id.
+    """Add a task and print it: its id and its title.
 
     \b
     Example:

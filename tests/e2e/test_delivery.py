@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.support.project import Project
 
 
@@ -109,3 +111,12 @@ def test_it_works_from_a_linked_worktree_and_a_sub_directory(project: Project) -
     assert f"{task}.txt" not in project.landed_files("main")
     assert (linked / f"{task}.txt").exists()
     assert (project.path / ".hew" / "loop").is_dir()
+
+
+def test_without_a_gate_the_configured_one_still_judges_the_end(tmp_path: Path) -> None:
+    project = Project(tmp_path, config='gate.commands = ["test ! -f bad.txt"]\n')
+    task = project.add("Breaks it", script="echo x > bad.txt\n")
+    red = project.run("--no-gate")
+    assert (red.code, project.statuses()) == (1, {task: "closed"})
+    assert "test ! -f bad.txt" in red.out
+    assert "bad.txt" not in project.landed_files()
