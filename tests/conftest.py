@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# Under nohup, as some CI systems run, it is ignored, and so it would be in every `loop` that a test starts.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 GIT_CONFIG = """\
 [user]

@@ -118,8 +118,23 @@ FURTHER: dict[str, tuple[list[dict[str, Any]], list[str], str]] = {
     "absent priority is 0, absent status is open": (
         [at(1, "a", priority=1), {"id": "tt-b", "title": "b", "created_at": "2026-01-01T00:00:00Z"}], [], "b a",
     ),
-    "ring of three: the edge that came last does not count": (
-        [at(3, "a", ("blocks", "c")), at(1, "b", ("blocks", "a")), at(2, "c", ("blocks", "b"))], [], "a",
+    "ring of three: the edge that comes last in the file does not count": (
+        [at(3, "a", ("blocks", "c")), at(1, "b", ("blocks", "a")), at(2, "c", ("blocks", "b"))], [], "c",
+    ),
+    "ring of three and one behind it": (
+        [at(1, "d", ("blocks", "b")), at(4, "a", ("blocks", "b")), at(3, "b", ("conditional-blocks", "c")),
+         at(2, "c", ("blocks", "a"))],
+        [], "c",
+    ),
+    "no edge between a wisp and another issue counts": (
+        [at(1, "x"), at(2, "w", ("blocks", "x"), ephemeral=True), at(3, "a", ("blocks", "w")),
+         at(4, "b", (UP, "w")), at(5, "h", no_history=True), at(6, "c", ("blocks", "h"))],
+        ["--include-ephemeral", "--sort", "oldest"], "x w a b h c",
+    ),
+    "edges among wisps count": (
+        [at(1, "v", ephemeral=True), at(2, "w", ("blocks", "v"), ephemeral=True),
+         at(3, "h", ("blocks", "v"), no_history=True), at(4, "t")],
+        ["--include-ephemeral"], "t v",
     ),
     "one edge for a pair, the first": (
         [at(1, "a"), at(2, "b", ("related", "a"), ("blocks", "a"))], ["--sort", "oldest"], "a b",
