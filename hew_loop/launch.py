@@ -163,7 +163,7 @@ def _archive(git: Git, state: RunState) -> None:
     """Raises HewError when it cannot be written; the run has ended all the same."""
     source = Path(state.start.store) if state.start.tracker == "checklist" else None
     try:
-        text = source.read_text(encoding="utf-8", errors="surrogateescape") if source else None
+        text = source.read_bytes() if source else None
         history.archive(git.root, state, name=source.stem if source else "plan", text=text)
     except OSError as error:
         raise HewError(f"the finished plan cannot be archived in .hew/history: {error.strerror}") from error

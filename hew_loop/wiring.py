@@ -24,9 +24,13 @@ from hew_loop.executors.local import LocalExecutor
 from hew_loop.process import Guard
 from hew_loop.repo.git import Git
 from hew_loop.repo.worktrees import Pool
+from hew_loop.runtimes import claude, codex, gemini, opencode
 from hew_loop.runtimes.base import AgentRequest, Runtime
-from hew_loop.runtimes.claude import RECORDED_VERSIONS, ClaudeRuntime, Version
+from hew_loop.runtimes.claude import ClaudeRuntime, Version
+from hew_loop.runtimes.codex import CodexRuntime
 from hew_loop.runtimes.command import CommandRuntime
+from hew_loop.runtimes.gemini import GeminiRuntime
+from hew_loop.runtimes.opencode import OpencodeRuntime
 from hew_loop.trackers.base import Tracker
 from hew_loop.trackers.bd import BdTracker
 from hew_loop.trackers.beads_store import BeadsStore
@@ -92,7 +96,8 @@ def embedded_tracker(git: Git, env: Mapping[str, str] = os.environ) -> BeadsStor
 
 def make_runtimes(policy: Policy) -> dict[str, Runtime]:
     """All runtimes by name; one of the configuration may replace a built-in one."""
-    runtimes: dict[str, Runtime] = {"claude": ClaudeRuntime()}
+    built_in = (ClaudeRuntime(), CodexRuntime(), OpencodeRuntime(), GeminiRuntime())
+    runtimes: dict[str, Runtime] = {runtime.name: runtime for runtime in built_in}
     for settings in policy.runtimes:
         runtimes[settings.name] = CommandRuntime(settings)
     return runtimes
@@ -105,7 +110,17 @@ def agent_program(runtime: Runtime, worktree: Path) -> str:
 
 def recorded_versions(runtime: Runtime) -> tuple[Version, Version] | None:
     """The oldest and the newest version whose output its adapter was built on; None for a command of the user's."""
-    return RECORDED_VERSIONS if isinstance(runtime, ClaudeRuntime) else None
+    match runtime:
+        case ClaudeRuntime():
+            return claude.RECORDED_VERSIONS
+        case CodexRuntime():
+            return codex.RECORDED_VERSIONS
+        case OpencodeRuntime():
+            return opencode.RECORDED_VERSIONS
+        case GeminiRuntime():
+            return gemini.RECORDED_VERSIONS
+        case _:
+            return None
 
 
 def check_runtime(policy: Policy, worktree: Path) -> None:

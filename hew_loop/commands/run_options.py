@@ -17,7 +17,7 @@ _COMMON = (
     click.option("--epics", metavar="A,B", help="Only tasks below these epics."),
     click.option("--epic", "epic", multiple=True, metavar="ID", help="The same, one at a time; repeatable."),
     click.option("--task", "task", multiple=True, metavar="ID", help="Only this task; repeatable."),
-    click.option("--runtime", metavar="NAME", help="Agent program: claude, or a [runtime.NAME] of .hew.toml."),
+    click.option("--runtime", metavar="NAME", help="Agent: claude, codex, opencode, gemini, or [runtime.NAME]."),
     click.option("--model", metavar="NAME", help="Model for every task."),
     click.option("--tracker", type=click.Choice(["auto", "bd", "beads"]), help="Where the tasks live (auto)."),
     click.option("--checklist", type=click.Path(path_type=Path), metavar="FILE", help="Work on the items of FILE."),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from hew_loop.core.backlog import Backlog
 from hew_loop.core.state import FINAL, RunState, TaskRecord
 from hew_loop.core.task import NEEDS_HUMAN, Task
 
@@ -41,7 +40,7 @@ def why_not(state: RunState, task: Task) -> str | None:
     if not state.backlog.is_in_scope(task.id, policy.scope):
         return OUT_OF_SCOPE
     if task.type == "epic" or task.id in state.backlog.children:
-        return children_of(state.backlog, task)
+        return _children_of(state, task)
     if NEEDS_HUMAN in task.labels:
         return f"label {NEEDS_HUMAN}: a person has to look at it"
     if task.assignee:
@@ -57,6 +56,8 @@ def why_not(state: RunState, task: Task) -> str | None:
         if reason := _not_in_base(state, dependency, held):
             return reason
     if record is None and task.id not in state.initial and new_left(state) <= 0:
+        if policy.step:
+            return "added after the plan was made: the next one takes it"
         return f"created during the run, and {state.new_started} such tasks were started already (loop.max_new)"
     return None
 
@@ -74,14 +75,15 @@ def is_cooling(state: RunState) -> bool:
     return any(r.phase == "returned" and cools_until(state, r) for r in state.records.values())
 
 
-def children_of(backlog: Backlog, task: Task) -> str:
-    children = backlog.children.get(task.id, ())
+def _children_of(state: RunState, task: Task) -> str:
+    children = state.backlog.children.get(task.id, ())
     if not children:
         return "an epic is not worked on itself"
-    waiting = [c for c in children if not backlog.tasks[c].is_closed]
+    waiting = [c for c in children if not state.backlog.tasks[c].is_closed]
     if waiting:
         return f"has {len(waiting)} open children"
-    return f"all its children are closed: loop task close {task.id}"
+    how = {"bd": f"bd close {task.id}", "checklist": "tick it"}.get(state.start.tracker, f"loop task close {task.id}")
+    return f"all its children are closed: {how}"
 
 
 def _not_in_base(state: RunState, dependency: str, held: dict[str, str]) -> str | None:

@@ -8,6 +8,7 @@ from typing import Literal
 from hew_loop.core.outcome import exit_code
 from hew_loop.core.startable import cools_until
 from hew_loop.core.state import RunState
+from hew_loop.core.task import NEEDS_HUMAN, Task
 from hew_loop.errors import EXIT_FAILED, EXIT_LIMIT, EXIT_NOTHING_TO_DO, EXIT_OK
 
 Mode = Literal["plan", "execute", "finish", "none"]
@@ -55,12 +56,11 @@ def describe(before: RunState | None, state: RunState) -> Step:
 def remaining(state: RunState) -> int:
     over = {t for t, r in state.records.items() if r.phase in _OVER}
     items = (t for t in state.initial if t not in over and t not in state.backlog.children)
-    return sum(1 for t in items if not _is_closed(state, t) and state.backlog.tasks[t].type != "epic")
+    return sum(1 for t in items if _is_left(state.backlog.tasks.get(t)))
 
 
-def _is_closed(state: RunState, task_id: str) -> bool:
-    task = state.backlog.tasks.get(task_id)
-    return task is None or task.is_closed
+def _is_left(task: Task | None) -> bool:
+    return task is not None and not task.is_closed and task.type != "epic" and NEEDS_HUMAN not in task.labels
 
 
 def _cooling(state: RunState) -> str:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 from hew_loop.core.names import slug
 from hew_loop.core.state import RunState
+from hew_loop.core.step import remaining
 
 MARKS = {"done": "x", "unchanged": "x", "parked": "!", "withdrawn": "!"}
 
 
-def archive(root: Path, state: RunState, *, name: str, text: str | None) -> Path:
+def archive(root: Path, state: RunState, *, name: str, text: bytes | None) -> Path:
     """Write what became of the plan; `text` is the plan file as it is now, or None for one made from the tasks.
+
+    The file is kept byte by byte below one line with the counts; items that only hold others are not counted.
 
     Raises OSError. An archive that is there already (a finish that was repeated) is written again.
     """
@@ -24,12 +27,11 @@ def archive(root: Path, state: RunState, *, name: str, text: str | None) -> Path
     phases = [r.phase for r in state.records.values()]
     done = sum(p in ("done", "unchanged") for p in phases)
     aside = sum(p in ("parked", "withdrawn") for p in phases)
-    left = len(state.initial) - done - aside
     head = (
-        f"<!-- {state.run_id}: {done} done, {aside} set aside, {max(left, 0)} left; "
+        f"<!-- {state.run_id}: {done} done, {aside} set aside, {remaining(state)} left; "
         f"finished {state.now:%Y-%m-%dT%H:%M:%SZ} as {state.queue.tip[:12]} -->\n\n"
     )
-    path.write_text(head + (text if text is not None else _rows(state)), encoding="utf-8", errors="surrogateescape")
+    path.write_bytes(head.encode() + (text if text is not None else _rows(state).encode("utf-8", "surrogateescape")))
     return path
 
 

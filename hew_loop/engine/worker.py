@@ -131,7 +131,10 @@ class Worker:
         runtime = self.runtimes[spec.runtime]
         try:
             await in_thread(partial(prompt_file.write_text, prompt.text, encoding="utf-8", errors="replace"))
-            call = runtime.invocation(AgentRequest(spec.task, prompt.text, prompt_file, worktree.path, order.model))
+            git_dirs = (self.git.common_dir, worktree.git_dir)
+            call = runtime.invocation(
+                AgentRequest(spec.task, prompt.text, prompt_file, worktree.path, order.model, git_dirs)
+            )
         except UsageError as error:
             return AgentReport("prompt_too_long", error.message), None
         except OSError as error:

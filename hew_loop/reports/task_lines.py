@@ -56,12 +56,14 @@ def task_lines(state: RunState, *, now: datetime, died: bool = False) -> tuple[T
 
 
 def run_again(state: RunState, *tasks: str) -> str:
-    """The command that starts a run of the same scope, or of these tasks of it."""
+    """The command that starts a run (or, after a run of steps, the next one) of the same scope, or of these tasks."""
     scope = state.policy.scope
     ids = ",".join(scope.epics)
     where = f"--scope epics --epics {word(ids)}" if scope.kind == "epics" else "--scope ready"
+    if state.start.tracker == "checklist":
+        where += f" --checklist {word(state.start.store)}"
     only = "".join(f" --task {word(t)}" for t in tasks or scope.tasks)
-    return f"loop run {where}{only}"
+    return f"loop {'step' if state.policy.step else 'run'} {where}{only}"
 
 
 def task_state(record: TaskRecord) -> TaskState:
@@ -144,6 +146,8 @@ def _next(state: RunState, record: TaskRecord, kind: TaskState, work: Iteration 
 
 
 def _close(state: RunState, task: str) -> str:
+    if state.start.tracker == "checklist":  # no command: a person writes it
+        return f"in {plain(state.start.store)}: {'[x]' if task in state.records else '[ ] in place of [!]'}"
     return f"{'bd close' if state.start.tracker == 'bd' else 'loop task close'} {word(task)}"
 
 

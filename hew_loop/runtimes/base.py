@@ -20,6 +20,8 @@ class AgentRequest:
     prompt_file: Path
     worktree: Path
     model: str | None
+    git_dirs: tuple[Path, ...] = ()
+    """The common git directory and the worktree's own: what an agent in a sandbox has to write to commit (RT-7)."""
 
 
 @dataclass(frozen=True, slots=True)

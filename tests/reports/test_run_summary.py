@@ -186,6 +186,25 @@ def test_a_bd_tracker_is_told_with_its_own_command() -> None:
     ]
 
 
+def test_a_checklist_is_told_with_its_marks_and_its_file() -> None:
+    policy = replace(GATED, attempts=1, step=True, max_new=0)
+    journal = JournalBuilder(policy, tracker="checklist", store="/p/PLAN 1.md")
+    parent = (Edge("t-3", "parent-child"),)
+    journal.view(task("t-1", "First"), task("t-3", type="epic"), task("t-4", edges=parent, status="closed"))
+    journal.base_gate().start("t-1").end("t-1", "failed", failure="no_diff").park("t-1", "t-1-bug1")
+    journal.view(*journal.state.backlog.tasks.values(), task("t-5")).stop("ready_empty").finish(1)
+    parked, *others = value_of(journal)["tasks"]
+    assert parked["next"] == [
+        f"loop logs {journal.state.run_id} --iter 1",
+        "in /p/PLAN 1.md: [ ] in place of [!]",
+        "loop step --scope ready --checklist '/p/PLAN 1.md' --task t-1",
+    ]
+    assert {(t["task"], t["why"]) for t in others} == {
+        ("t-3", "all its children are closed: tick it"),
+        ("t-5", "added after the plan was made: the next one takes it"),
+    }
+
+
 def test_the_next_run_has_the_scope_of_this_one() -> None:
     policy = replace(GATED, scope=Scope("epics", ("e-1", "e 2")))
     child = (Edge("e-1", "parent-child"),)
