@@ -15,6 +15,7 @@ import pytest
 
 from hew_loop.process import GUARD, MARK, Guard, child_environment
 from hew_loop.process_guard import is_zombie
+from tests.support.project import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -78,6 +79,12 @@ def helpers_of(token: str) -> list[int]:
     return found
 
 
+def helper_of(token: str) -> int:
+    """The one guard process of `token`, as soon as /proc shows it."""
+    wait_until(lambda: len(helpers_of(token)) == 1, timeout_s=10)
+    return helpers_of(token)[0]
+
+
 @pytest.fixture
 def token(tmp_path: Path) -> str:
     return f"token-{tmp_path}"
@@ -115,7 +122,7 @@ def test_the_guard_does_not_listen_to_the_signals_that_end_a_loop(
     loop: subprocess.Popen[bytes], tmp_path: Path, token: str
 ) -> None:
     pids = told(tmp_path / "pids", TOLD)
-    [helper] = helpers_of(token)
+    helper = helper_of(token)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         os.kill(helper, number)
     loop.kill()
@@ -124,7 +131,7 @@ def test_the_guard_does_not_listen_to_the_signals_that_end_a_loop(
 
 def test_the_guard_holds_a_pipe_and_nothing_else(loop: subprocess.Popen[bytes], tmp_path: Path, token: str) -> None:
     told(tmp_path / "pids", TOLD)
-    [helper] = helpers_of(token)
+    helper = helper_of(token)
     folder = Path(f"/proc/{helper}")
     descriptors = {link.name: str(link.readlink()) for link in (folder / "fd").iterdir()}
     pipe = descriptors.pop("0")
@@ -195,7 +202,7 @@ def test_a_loop_that_ends_by_an_exception_leaves_nothing(token: str) -> None:
 
 def test_a_guard_that_was_killed_does_not_hinder_the_work(token: str) -> None:
     with Guard.start(token) as guard:
-        [helper] = helpers_of(token)
+        helper = helper_of(token)
         os.kill(helper, signal.SIGKILL)
         until_all_gone([helper], within_s=10)
         guard.watch(os.getpid())
