@@ -51,7 +51,7 @@ def test_whatever_way_an_agent_leaves_its_work_it_lands_whole_or_is_kept(tmp_pat
             "big": "head -c 20000000 /dev/urandom > big.bin",
             "tracker": f"mkdir -p .beads; echo junk > .beads/issues.jsonl; git add -f .beads; {commit} {KEEP}"
             "echo x > tracker.txt",
-            "tracker-only": f"mkdir -p .beads; echo junk > .beads/issues.jsonl; git add -f .beads; {commit} {KEEP}",
+            "tracker-only": f"mkdir -p .beads; echo other > .beads/issues.jsonl; git add -f .beads; {commit} {KEEP}",
             "amend": f"echo x > amend.txt; git add -A; git commit -q --amend --no-edit {KEEP}",
             "rewrite": f"git reset -q --hard HEAD~1; echo x > rewrite.txt; {commit} {KEEP}",
             "orphan": f"git checkout -q --orphan fresh; echo x > orphan.txt; {commit} {KEEP}",
