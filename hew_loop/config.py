@@ -13,13 +13,15 @@ from typing import Any, Literal, cast
 
 from pydantic import ValidationError
 
-from hew_loop.config_schema import KEYS, LATER, TABLES, Configuration, parse_bytes, parse_duration
+from hew_loop.config_schema import KEYS, TABLES, Configuration, parse_bytes, parse_duration
 from hew_loop.core.policy import (
     Command,
     GateSettings,
     ModelSettings,
     PlannedCommand,
+    PlannerSettings,
     Policy,
+    Price,
     RuntimeSettings,
     Scope,
     VerifySettings,
@@ -64,11 +66,10 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The merged configuration. `notes` are sentences about keys that were accepted and do nothing yet."""
+    """The merged configuration."""
 
     values: dict[str, Sourced]
     files: tuple[ConfigFile, ...]
-    notes: tuple[str, ...]
     layers: tuple[_Layer, ...]
 
     def policy(
@@ -88,13 +89,11 @@ class Settings:
 def load(root: Path, env: Mapping[str, str]) -> Settings:
     """Read all layers for the repository whose main worktree is `root`. Raises UsageError naming file and key."""
     files: list[ConfigFile] = []
-    notes: list[str] = []
     layers: list[_Layer] = []
     for name, path in _paths(root, env):
         text = _text(name, path)
         files.append(ConfigFile(name, path, exists=text is not None))
         layer = _Layer(name, str(path), _own_tables(_parsed(path, text or "")))
-        notes += _drop_later(layer)
         _check(layer, strict=True)
         layers.append(layer)
     for key in KEYS:
@@ -102,7 +101,7 @@ def load(root: Path, env: Mapping[str, str]) -> Settings:
             layer = _Layer("environment", key.variable, _nested({key.name: env[key.variable]}))
             _check(layer, strict=False)
             layers.append(layer)
-    return Settings(_values(layers), tuple(files), tuple(notes), tuple(layers))
+    return Settings(_values(layers), tuple(files), tuple(layers))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -162,14 +161,6 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 
 def _own_tables(document: dict[str, Any]) -> dict[str, Any]:
     return {name: table for name, table in document.items() if name in TABLES}
-
-
-def _drop_later(layer: _Layer) -> Iterator[str]:
-    for name in LATER:
-        table, _, key = name.partition(".")
-        inside = layer.table.get(table)
-        if isinstance(inside, dict) and cast("dict[str, Any]", inside).pop(key, None) is not None:
-            yield f"{layer.where}: {name} has no effect in this version"
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,11 +239,17 @@ def _policy(config: Configuration, values: dict[str, Sourced], *, scope: Scope, 
         jobs=loop.jobs,
         runtime=loop.runtime,
         runtimes=_runtimes(config, values),
+        fallback_runtime=loop.fallback_runtime,
+        fallback_cooldown_iters=loop.fallback_cooldown_iters,
+        planner=_planner(config),
+        prices=tuple((p.model, Price(p.input, p.output, p.cache_read, p.cache_create)) for p in loop.prices),
+        prompt_file=loop.prompt.file,
         model=ModelSettings(
             forced=model,
             default=loop.model.default,
             by_priority=tuple(sorted(loop.model.by_priority.items())),
             by_type=tuple(sorted(loop.model.by_type.items())),
+            fallback=loop.model.fallback,
         ),
         attempts=loop.attempts,
         iter_timeout_s=loop.iter_timeout,
@@ -261,6 +258,9 @@ def _policy(config: Configuration, values: dict[str, Sourced], *, scope: Scope, 
         budget_tokens=loop.budget_tokens,
         budget_usd=loop.budget_usd,
         budget_wall_s=loop.budget_wall,
+        cache_read_weight=loop.cache_read_weight,
+        unknown_tokens=loop.unknown_tokens,
+        unknown_usd=loop.unknown_usd,
         guard_trip=loop.guard_trip,
         cooldown_s=loop.cooldown,
         max_new=loop.max_new,
@@ -272,6 +272,18 @@ def _policy(config: Configuration, values: dict[str, Sourced], *, scope: Scope, 
         verify=_verify(config, values),
         worktree=_worktree(config),
         max_output_bytes=loop.max_output,
+    )
+
+
+def _planner(config: Configuration) -> PlannerSettings:
+    table = config.loop.planner
+    return PlannerSettings(
+        enabled=table.enabled,
+        runtime=table.runtime,
+        model=table.model,
+        budget_tokens=table.budget_tokens,
+        wait_s=table.wait_s,
+        timeout_s=table.timeout,
     )
 
 

@@ -99,6 +99,7 @@ Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 NoNul = Annotated[str, AfterValidator(_without_nul)]
 Text = Annotated[str, StringConstraints(min_length=1)]
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 ShellOrArgv = Annotated[str | list[str], PlainValidator(_command)]
 
 
@@ -125,6 +126,38 @@ class ModelTable(Table):
         {}, "model by task priority", example='{ P0 = "opus", P3 = "haiku" }'
     )
     by_type: dict[Word, Text] = _key({}, "model by task type", example='{ bug = "opus" }')
+    fallback: Text | None = _key(
+        None,
+        "model for a task whose own is overloaded or not known to the server; none: wait, or stop",
+        example='"sonnet"',
+    )
+
+
+class PlannerTable(Table):
+    enabled: bool = _key(True, "ask a small agent call what to start next when the finished agents were silent")
+    budget_tokens: int = _key(10000, "a planner prompt estimated above this is not sent; 0: no planner", ge=0)
+    runtime: Word | None = _key(
+        None, "who plans; none: the run's own runtime, unless that is a [runtime.NAME] command", example='"claude"'
+    )
+    model: Text | None = _key(None, "model of the planner; none: the runtime's own", example='"haiku"')
+    wait_s: float = _key(20.0, "seconds that a free slot waits for the planner at most", ge=0, allow_inf_nan=False)
+    timeout: Timeout = _key("2m", "limit of one planner call")
+
+
+class PromptTable(Table):
+    file: InsidePath | None = _key(
+        None, "replaces the built-in instructions of the prompt; in the repository", example='".hew/skill.md"'
+    )
+
+
+class PriceTable(Table):
+    """US dollars for a million tokens of one model. A list entry, since model names have dots."""
+
+    model: Text
+    input: Dollars
+    output: Dollars
+    cache_read: Dollars = 0.0
+    cache_create: Dollars = 0.0
 
 
 class GateTable(Table):
@@ -147,6 +180,12 @@ class EndOfRunTable(Table):
 class LoopTable(Table):
     jobs: int = _key(1, "how many tasks at a time, 1 to 64", ge=1, le=64)
     runtime: Word = _key("claude", "the agent: claude, or the NAME of a [runtime.NAME] table")
+    fallback_runtime: Word | None = _key(
+        None, "the agent that takes over while the first one is limited or fails; none: wait", example='"codex"'
+    )
+    fallback_cooldown_iters: int = _key(
+        3, "so many good iterations of the fallback before the first runtime is tried again", ge=1
+    )
     attempts: int = _key(3, "iterations per task before it is parked", ge=1)
     iter_timeout: Timeout = _key("60m", "limit of one iteration")
     stall_timeout: Timeout = _key("15m", "an agent that prints nothing for so long is stopped")
@@ -154,6 +193,13 @@ class LoopTable(Table):
     budget_tokens: int | None = _key(None, "tokens of a whole run; none: no limit", example="5000000", ge=0)
     budget_usd: float | None = _key(None, "US dollars of a whole run", example="20.0", ge=0, allow_inf_nan=False)
     budget_wall: Duration | None = _key(None, "time of a whole run; none: no limit", example='"8h"')
+    cache_read_weight: float = _key(
+        1.0, "what a token read from the cache counts against budget_tokens", ge=0, allow_inf_nan=False
+    )
+    unknown_tokens: int = _key(50000, "what an iteration without known usage counts against budget_tokens", ge=0)
+    unknown_usd: float = _key(
+        0.5, "what an iteration without known cost counts against budget_usd", ge=0, allow_inf_nan=False
+    )
     guard_trip: int = _key(5, "so many failures in a row stop the run", ge=1)
     cooldown: Duration = _key("1h", "in steps (loop step): how long a task that failed waits before it is tried again")
     max_new: int | None = _key(
@@ -172,9 +218,16 @@ class LoopTable(Table):
         "merge", "merge: fast-forward the launch branch; branch: leave the integration branch"
     )
     max_output: Size = _key("64MiB", "how much of one agent's output output.log keeps")
+    prices: list[PriceTable] = _key(
+        [],
+        "US dollars for a million tokens, for agents that report no cost; marked as estimated",
+        example='[{ model = "gpt-5-codex", input = 1.25, output = 10.0, cache_read = 0.125 }]',
+    )
     gate: GateTable = GateTable()
     end_of_run: EndOfRunTable = EndOfRunTable()
     model: ModelTable = ModelTable()
+    planner: PlannerTable = PlannerTable()
+    prompt: PromptTable = PromptTable()
 
 
 class RuntimeTable(Table):
@@ -219,9 +272,6 @@ class Configuration(BaseModel):
 
 
 TABLES = tuple(Configuration.model_fields)
-
-LATER = ("loop.fallback_runtime", "loop.fallback_cooldown_iters", "loop.planner")
-"""hew's keys that have no effect yet: accepted, so that one file serves both, and named to the user."""
 
 
 @dataclass(frozen=True, slots=True)

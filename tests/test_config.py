@@ -16,6 +16,7 @@ from hew_loop.core.policy import (
     GateSettings,
     ModelSettings,
     PlannedCommand,
+    PlannerSettings,
     Policy,
     RuntimeSettings,
     Scope,
@@ -259,14 +260,11 @@ def test_tables_of_others_are_left_alone(tmp_path: Path) -> None:
     assert _load(tmp_path, project="title = 'x'\n[skills]\nanything = [1]\n[lsp.x]\ny = 1").policy() == Policy()
 
 
-def test_keys_of_hew_that_do_nothing_yet_are_accepted_and_named(tmp_path: Path) -> None:
+def test_keys_of_hew_keep_their_names(tmp_path: Path) -> None:
     project = "[loop]\nfallback_runtime = 'codex'\n[loop.planner]\nenabled = false\nbudget_tokens = 1"
-    settings = _load(tmp_path, project=project)
-    assert settings.policy() == Policy()
-    assert [note.partition(": ")[2] for note in settings.notes] == [
-        "loop.fallback_runtime has no effect in this version",
-        "loop.planner has no effect in this version",
-    ]
+    assert _load(tmp_path, project=project).policy() == Policy(
+        fallback_runtime="codex", planner=PlannerSettings(enabled=False, budget_tokens=1)
+    )
 
 
 def test_a_runtime_without_a_command_is_refused(tmp_path: Path) -> None:

@@ -43,8 +43,6 @@ def show(as_json: bool) -> None:
         )
     else:
         _print(settings.values)
-    for note in settings.notes:
-        click.echo(f"loop: {note}", err=True)
 
 
 @command.command(short_help="Print one value, or a table of values.")

@@ -114,8 +114,6 @@ def _git_program() -> Iterator[Finding]:
 def _configuration(settings: config.Settings) -> Iterator[Finding]:
     files = [str(file.path) for file in settings.files if file.exists]
     yield Finding("configuration", "ok", f"read from {', '.join(files)}" if files else "none: all defaults")
-    for note in settings.notes:
-        yield Finding("configuration", "warn", note, "remove the key, or leave it for hew")
 
 
 def _runtimes(policy: Policy, root: Path) -> Iterator[Finding]:

@@ -58,8 +58,6 @@ def command(**given: Any) -> int:
 def plan(git: Git, given: Mapping[str, Any]) -> launch.Plan:
     """What the command line and the configuration ask for. Raises HewError."""
     settings = config.load(git.root, os.environ)
-    for note in settings.notes:
-        click.echo(f"loop: {note}", err=True)
     if given["checklist"]:
         tracker = wiring.checklist_tracker(git, given["checklist"])
         for number, text in tracker.unclear():
@@ -96,6 +94,11 @@ def overrides(given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "loop.jobs": given.get("jobs"),
         "loop.runtime": given["runtime"],
+        "loop.fallback_runtime": given["fallback_runtime"],
+        "loop.fallback_cooldown_iters": given["fallback_cooldown_iters"],
+        "loop.planner.enabled": False if given["no_planner"] else None,
+        "loop.planner.budget_tokens": given["planner_budget"],
+        "loop.planner.runtime": given["planner_runtime"],
         "loop.attempts": given["attempts"],
         "loop.iter_timeout": given["iter_timeout"],
         "loop.stall_timeout": given["stall_timeout"],

@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 
-from hew_loop.core import budget, merge_queue
+from hew_loop.core import budget, merge_queue, picking
 from hew_loop.core import events as ev
 from hew_loop.core.actions import (
     LAUNCH,
     Action,
     BuildChain,
     ChainEntry,
-    Claim,
     CloseTask,
     Deliver,
     FileBug,
@@ -27,11 +26,10 @@ from hew_loop.core.actions import (
     StartIteration,
     Verify,
 )
-from hew_loop.core.batch_plan import narrow
 from hew_loop.core.iteration import IterationSpec
-from hew_loop.core.names import actor_name, branch_name
+from hew_loop.core.names import branch_name
 from hew_loop.core.outcome import close_reason, exit_code, park_bug, release_note
-from hew_loop.core.startable import is_cooling, lacks, new_left, startable, unfinished
+from hew_loop.core.startable import is_cooling, lacks, startable, unfinished
 from hew_loop.core.state import HOLDS_SLOT, RunState, TaskRecord
 from hew_loop.errors import EXIT_BUG
 
@@ -156,18 +154,10 @@ def start(state: RunState, now: datetime) -> Sequence[Decision]:
         return tuple(_start(state, r, slot, i) for i, (r, slot) in enumerate(zip(back, free, strict=False)))
     if now < _write_due(state):
         return ()
-    wanted = _wanted(state, now, len(free))
-    if wanted and state.policy.gate.commands and state.base_verdict is None:
+    chosen = picking.wanted(state, now, len(free))
+    if chosen and state.policy.gate.commands and state.base_verdict is None:
         return _gate_base(state)
-    return tuple(_claims(state, wanted, free))
-
-
-def _wanted(state: RunState, now: datetime, count: int) -> list[str]:
-    """Startable tasks in the order in which they are taken; in steps, one that failed comes after all others."""
-    if state.policy.step:
-        failed = {t for t, r in state.records.items() if r.used}
-        return sorted((t.id for t in startable(state, now)), key=failed.__contains__)[:count]
-    return [t.id for t in islice(startable(state, now), None if state.suggestion else count)]
+    return tuple(picking.claims(state, chosen, free))
 
 
 def read(state: RunState, now: datetime) -> Sequence[Decision]:
@@ -287,25 +277,6 @@ def _gate_base(state: RunState) -> Sequence[Decision]:
     if state.base_gate is not None or state.flying(RunGate):
         return ()
     return (RunGate(len(state.gates) + 1, state.start.base, "", "base"),)
-
-
-def _claims(state: RunState, wanted: list[str], free: list[int]) -> list[Claim]:
-    suggestion = state.suggestion
-    claims: list[Claim] = []
-    new = 0
-    for slot in free:
-        if not wanted:
-            break
-        picked = narrow(suggestion.ids if suggestion else (), wanted)
-        task = picked.ids[0]
-        suggested = suggestion is not None and picked.narrowed
-        why = suggestion.source if suggestion is not None and suggested else "graph"
-        batch = suggestion.number if suggestion is not None and suggested else None
-        claims.append(Claim(task, slot, actor_name(state.run_id, slot), why, batch))
-        new += task not in state.initial and task not in state.records
-        full = new >= new_left(state)
-        wanted = [t for t in wanted if t != task and not (full and t not in state.initial and t not in state.records)]
-    return claims
 
 
 def _start(state: RunState, record: TaskRecord, slot: int, offset: int) -> StartIteration:

@@ -75,6 +75,29 @@ class ModelSettings:
     default: str | None = None
     by_priority: tuple[tuple[str, str], ...] = ()
     by_type: tuple[tuple[str, str], ...] = ()
+    fallback: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerSettings:
+    """`runtime` None: the run's own plans, see `Policy.planner_runtime`."""
+
+    enabled: bool = True
+    runtime: str | None = None
+    model: str | None = None
+    budget_tokens: int = 10_000
+    wait_s: float = 20.0
+    timeout_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars for a million tokens."""
+
+    input: float = 0.0
+    output: float = 0.0
+    cache_read: float = 0.0
+    cache_create: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +108,14 @@ class Policy:
     jobs: int = 1
     runtime: str = "claude"
     runtimes: tuple[RuntimeSettings, ...] = ()
+    fallback_runtime: str | None = None
+    fallback_cooldown_iters: int = 3
     model: ModelSettings = field(default_factory=ModelSettings)
+    planner: PlannerSettings = field(default_factory=PlannerSettings)
+    prices: tuple[tuple[str, Price], ...] = ()
+    """By model; for runtimes that report tokens and no cost."""
+    prompt_file: str | None = None
+    """Replaces the built-in instructions; relative to the repository's root."""
     attempts: int = 3
     iter_timeout_s: float = 3600.0
     stall_timeout_s: float = 900.0
@@ -93,6 +123,9 @@ class Policy:
     budget_tokens: int | None = None
     budget_usd: float | None = None
     budget_wall_s: float | None = None
+    cache_read_weight: float = 1.0
+    unknown_tokens: int = 50_000
+    unknown_usd: float = 0.5
     guard_trip: int = 5
     max_new: int | None = None
     """How many tasks created during the run may be started; None: as many as were in scope at its start."""
@@ -109,3 +142,13 @@ class Policy:
     """In steps: how long a task that failed waits before it is tried again."""
     max_output_bytes: int = 64 * 1024 * 1024
     """What `output.log` keeps of one agent; the rest is counted, read by the runtime and dropped."""
+
+    @property
+    def planner_runtime(self) -> str | None:
+        """Who is asked what to start next. A command of the user's only where it is named for it, since nobody knows
+        what it would make of such a prompt; in steps nobody, since there is nothing to choose beside."""
+        planner = self.planner
+        if not planner.enabled or not planner.budget_tokens or self.step:
+            return None
+        own = None if any(r.name == self.runtime for r in self.runtimes) else self.runtime
+        return planner.runtime or own

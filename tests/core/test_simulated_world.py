@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hew_loop.core import actions as ac
-from hew_loop.core import dispatcher, merge_queue, recovery, startable, transitions
+from hew_loop.core import dispatcher, merge_queue, picking, recovery, startable, transitions
 from hew_loop.core import events as ev
 from hew_loop.core.iteration import IterationResult
 from hew_loop.core.policy import GateSettings
@@ -119,6 +119,7 @@ def _obey_the_suggestion(patch: pytest.MonkeyPatch) -> None:
         return (t for t in startable.startable(state, now) if wanted is None or t.id in wanted)
 
     patch.setattr(dispatcher, "startable", starved)
+    patch.setattr(picking, "startable", starved)
 
 
 def _land_without_a_verdict(patch: pytest.MonkeyPatch) -> None:

@@ -54,16 +54,12 @@ def test_every_fault_is_named_with_what_mends_it_and_none_hides_another(project:
     born_dead.mkdir()
     (born_dead / "events.jsonl").touch()
     project.git("branch", f"loop/{project.folder().name}/{held}.1")
-    project.config('planner = "x"')
     before = picture(project.path, home)
 
     doctor = project.loop("doctor", "--json")
     assert picture(project.path, home) == before
     assert doctor.code == 1
     assert problems(doctor) == {
-        f"configuration: {project.path}/.hew.toml: loop.planner has no effect in this version": (
-            "remove the key, or leave it for hew"
-        ),
         "hooks: hooks are in .husky/_, which is not there in a fresh worktree: agents commit without them": (
             'in .hew.toml: [worktree] link = [".husky/_"], or setup = "COMMAND"'
         ),
