@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import backlog, efficiency, gate, memory, overhead
+from benchmarks import backlog, efficiency, gate, memory, overhead, startup, touch
 
 BENCHMARKS = {
     "overhead": overhead.measure,
@@ -13,6 +13,8 @@ BENCHMARKS = {
     "gate": gate.measure,
     "backlog": backlog.measure,
     "memory": memory.measure,
+    "startup": startup.measure,
+    "touch": touch.measure,
 }
 
 

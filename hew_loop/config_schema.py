@@ -209,6 +209,7 @@ class LoopTable(Table):
         ge=0,
     )
     accept_no_change: bool = _key(True, "an agent's explicit no_change closes its task")
+    avoid_conflicts: bool = _key(True, "among equal priorities start first what changes no file that others change now")
     until_empty: bool = _key(True, "stop when nothing is ready; false: keep looking for new tasks")
     poll_s: float = _key(10.0, "seconds between looks at the tracker while a slot is free", gt=0, allow_inf_nan=False)
     tracker: Annotated[Literal["auto", "bd", "beads"], _built("auto", "bd", "beads")] = _key(

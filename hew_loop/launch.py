@@ -19,7 +19,7 @@ from hew_loop.core.startable import startable, unfinished
 from hew_loop.core.state import FINAL, RunState
 from hew_loop.core.step import NOTHING, Step, describe
 from hew_loop.core.transitions import apply, begin, replay
-from hew_loop.engine import history, opening, recovery, run_folder, stops, strays
+from hew_loop.engine import history, opening, prefix, recovery, run_folder, stops, strays
 from hew_loop.engine import journal as journals
 from hew_loop.engine.context import SteadyClock, utc_now
 from hew_loop.engine.journal import Journal
@@ -55,6 +55,7 @@ def start(
         told = _settle(held, observers, settled)
         told = (*told, *strays.gather(git, held.pool, held.tracker, but=run_id))
         where = opening.ground(git, policy, base=base)  # only now: settling may have delivered
+        prefix.skill(git, policy, where.base)  # on this base too
         policy = opening.detected(git, policy, where.base)
         folder = run_folder.create(git.root, run_id)
         started = opening.open_run(
@@ -77,7 +78,7 @@ def start(
             for listener in listeners:
                 listener(stamped, state, state)
             context = held.context(folder, policy, where.base, clock)
-            state = _tell(journal, state, listeners, [ev.Noticed(text) for text in told])
+            state = _tell(journal, state, listeners, [ev.Noticed(text) for text in (*told, *context.problems)])
             return _drive(git, Loop(context, journal, state, listeners))
 
 
@@ -171,7 +172,8 @@ def _archive(git: Git, state: RunState) -> None:
 
 def _check(git: Git, policy: Policy, tracker: Tracker, *, base: str | None) -> None:
     """What cannot work is said before anything is claimed, written or settled."""
-    opening.ground(git, policy, base=base)
+    where = opening.ground(git, policy, base=base)
+    prefix.skill(git, policy, where.base)  # that it is there
     shared_things.check(git, copy=policy.worktree.copy, link=policy.worktree.link)
     check_runtime(policy, git.root)
     check_scope(tracker, policy)
@@ -271,7 +273,8 @@ def _carry_on(
         found = recovery.recover(context, state)
         resumed = ev.Resumed(settle=settle, onto=onto, pid=os.getpid(), cut_bytes=text.torn_bytes)
         asked = () if stop is None else (stop,)
-        state = _tell(journal, state, listeners, [*found, resumed, *asked, *(ev.Noticed(text) for text in told)])
+        notices = (ev.Noticed(text) for text in (*told, *context.problems))
+        state = _tell(journal, state, listeners, [*found, resumed, *asked, *notices])
         files.write_all(state)
         return _drive(held.git, Loop(context, journal, state, listeners))
 

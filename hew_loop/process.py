@@ -128,8 +128,8 @@ async def stream(
 
     All callbacks run in the event loop. `on_start` gets the process id, which is its group's and session's id too;
     `on_stdout` gets all of stdout, also what the log drops. One that raises ends the job, and `stream` raises it.
-    `is_final` and `is_progress` are asked after each piece of stdout. Once final, the reason stays `exited`, however
-    the program ends. With `is_progress` a job that only prints notices of waiting stalls too (RT-28).
+    `is_final` is asked after each piece of stdout; once final, the reason stays `exited`, however the program ends.
+    `is_progress` is asked after each piece of output: with it a job that only prints notices of waiting stalls (RT-28).
     Setting `stop` cancels the job gently; cancelling the scope around this kills it at once.
     """
     if stop is not None and stop.is_set():

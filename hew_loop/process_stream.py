@@ -257,21 +257,21 @@ class Streaming:
     def _pass_on(self, fd: int, data: bytes) -> None:
         is_stdout = fd == self._child.stdout
         self._output.take(data, is_stdout=is_stdout)
-        if not data or not is_stdout or self.broken is not None:
+        if not data or self.broken is not None:
             return
         try:
-            self._tell(data)
+            self._tell(data, is_stdout=is_stdout)
         except Exception as error:
             self.broken = error
             self._changed.set()
 
-    def _tell(self, data: bytes) -> None:
+    def _tell(self, data: bytes, *, is_stdout: bool) -> None:
         hooks = self._hooks
-        if hooks.on_stdout is not None:
+        if is_stdout and hooks.on_stdout is not None:
             hooks.on_stdout(data)
         if hooks.is_progress is not None and hooks.is_progress():
             self._progress_at = self._output_at
-        if self._final_at is None and hooks.is_final is not None and hooks.is_final():
+        if is_stdout and self._final_at is None and hooks.is_final is not None and hooks.is_final():
             self._final_at = self._output_at
             self._changed.set()
 

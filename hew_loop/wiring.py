@@ -13,6 +13,7 @@ from pathlib import Path
 from hew_loop.config import nearest
 from hew_loop.core.events import RunStarted
 from hew_loop.core.policy import Policy
+from hew_loop.engine import prefix
 from hew_loop.engine.context import KEEP, RunContext, SteadyClock, run_environment
 from hew_loop.engine.gate import GateCache
 from hew_loop.engine.lock import RunLock
@@ -24,21 +25,20 @@ from hew_loop.executors.local import LocalExecutor
 from hew_loop.process import Guard
 from hew_loop.repo.git import Git
 from hew_loop.repo.worktrees import Pool
-from hew_loop.runtimes import claude, codex, gemini, opencode
+from hew_loop.runtimes.aider import AiderRuntime
 from hew_loop.runtimes.base import AgentRequest, Runtime
-from hew_loop.runtimes.claude import ClaudeRuntime, Version
+from hew_loop.runtimes.claude import ClaudeRuntime
 from hew_loop.runtimes.codex import CodexRuntime
 from hew_loop.runtimes.command import CommandRuntime
 from hew_loop.runtimes.gemini import GeminiRuntime
 from hew_loop.runtimes.opencode import OpencodeRuntime
+from hew_loop.runtimes.reset_time import zone_of
 from hew_loop.trackers.base import Tracker
 from hew_loop.trackers.bd import BdTracker
 from hew_loop.trackers.beads_store import BeadsStore
 from hew_loop.trackers.checklist import ChecklistTracker
 from hew_loop.trackers.checklist_notes import state_file
 from hew_loop.trackers.choose import detect, no_bd_store, refuse_bd, store_directory
-
-PRIMER = ".hew/PRIME.md"
 
 
 def lock_path(git: Git) -> Path:
@@ -96,7 +96,8 @@ def embedded_tracker(git: Git, env: Mapping[str, str] = os.environ) -> BeadsStor
 
 def make_runtimes(policy: Policy) -> dict[str, Runtime]:
     """All runtimes by name; one of the configuration may replace a built-in one."""
-    built_in = (ClaudeRuntime(), CodexRuntime(), OpencodeRuntime(), GeminiRuntime())
+    zone = zone_of(dict(policy.worktree.env).get("TZ"))
+    built_in = (ClaudeRuntime(), CodexRuntime(zone=zone), OpencodeRuntime(), GeminiRuntime(), AiderRuntime())
     runtimes: dict[str, Runtime] = {runtime.name: runtime for runtime in built_in}
     for settings in policy.runtimes:
         runtimes[settings.name] = CommandRuntime(settings)
@@ -108,38 +109,30 @@ def agent_program(runtime: Runtime, worktree: Path) -> str:
     return runtime.invocation(AgentRequest("probe", "", worktree / "prompt.md", worktree, None)).argv[0]
 
 
-def recorded_versions(runtime: Runtime) -> tuple[Version, Version] | None:
-    """The oldest and the newest version whose output its adapter was built on; None for a command of the user's."""
-    match runtime:
-        case ClaudeRuntime():
-            return claude.RECORDED_VERSIONS
-        case CodexRuntime():
-            return codex.RECORDED_VERSIONS
-        case OpencodeRuntime():
-            return opencode.RECORDED_VERSIONS
-        case GeminiRuntime():
-            return gemini.RECORDED_VERSIONS
-        case _:
-            return None
-
-
 def check_runtime(policy: Policy, worktree: Path) -> None:
-    """Raises UsageError for a name that nobody knows, AgentUnavailable for a program that is not there."""
+    """Raises UsageError for a name that nobody knows, AgentUnavailable for a program that is not there.
+
+    A planner's program may be missing: it only suggests.
+    """
     runtimes = make_runtimes(policy)
-    runtime = runtimes.get(policy.runtime)
-    if runtime is None:
-        known = ", ".join(sorted(runtimes))
-        raise UsageError(
-            f"there is no runtime {policy.runtime!r} (known: {known})",
-            hint=f"did you mean {nearest(policy.runtime, runtimes)}? Others are [runtime.NAME] tables of .hew.toml",
-        )
-    program = agent_program(runtime, worktree)
-    # A relative path with a slash is relative to a worktree that is not there yet.
-    if ("/" not in program or program.startswith("/")) and shutil.which(program) is None:
-        raise AgentUnavailable(
-            f"the agent program {program!r} of the runtime {policy.runtime} is not on PATH",
-            hint="install it, or name another: --runtime NAME (see loop doctor)",
-        )
+    named = {"runtime": policy.runtime, "fallback-runtime": policy.fallback_runtime}
+    for option, name in {**named, "planner-runtime": policy.planner.runtime}.items():
+        if name is not None and name not in runtimes:
+            known = ", ".join(sorted(runtimes))
+            raise UsageError(
+                f"there is no runtime {name!r} for --{option} (known: {known})",
+                hint=f"did you mean {nearest(name, runtimes)}? Others are [runtime.NAME] tables of .hew.toml",
+            )
+    if policy.fallback_runtime == policy.runtime:
+        raise UsageError(f"the fallback runtime is {policy.runtime} itself", hint="name another --fallback-runtime")
+    for option, name in named.items():
+        program = agent_program(runtimes[name], worktree) if name else ""
+        # A relative path with a slash is relative to a worktree that is not there yet.
+        if name and ("/" not in program or program.startswith("/")) and shutil.which(program) is None:
+            raise AgentUnavailable(
+                f"the agent program {program!r} of the runtime {name} is not on PATH",
+                hint=f"install it, or name another: --{option} NAME (see loop doctor)",
+            )
 
 
 @dataclass(frozen=True)
@@ -166,8 +159,10 @@ class Session:
         )
         keep = own_files(self.git, self.tracker)
         tripwire = Tripwire(self.git, keep)
-        worker = Worker(self.git, self.pool, make_runtimes(policy), folder, policy, env, tripwire, keep)
-        primer = self.git.read_file_at(base, PRIMER)
+        runtimes = make_runtimes(policy)
+        worker = Worker(self.git, self.pool, runtimes, folder, policy, env, tripwire, keep)
+        ask = self.tracker.primer if isinstance(self.tracker, BdTracker) else None
+        primer, problem = prefix.primer(self.git, folder, base, ask)
         return RunContext(
             run_id=folder.run_id,
             policy=policy,
@@ -175,10 +170,13 @@ class Session:
             pool=self.pool,
             tracker=self.tracker,
             executor=LocalExecutor(worker),
+            runtimes=runtimes,
             folder=folder,
             keep=keep,
             env=env,
-            primer=primer.decode("utf-8", "replace") if primer else "",
+            skill=prefix.skill(self.git, policy, base),
+            primer=primer,
+            problems=(problem,) if problem else (),
             cache=GateCache(self.git.common_dir / "hew-loop" / "gate-cache.json"),
             tripwire=tripwire,
             clock=clock,

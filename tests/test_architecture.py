@@ -40,6 +40,8 @@ MAY_IMPORT = {
         "trackers",
         "repo",
         "reports",
+        "runtimes.installed",
+        "runtimes.logins",
         "engine",
         "wiring",
         "launch",

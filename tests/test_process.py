@@ -255,6 +255,8 @@ def test_silence_ends_a_job_and_any_output_puts_that_off(job: Callable[..., Job]
 def test_notices_of_waiting_are_output_but_no_progress(job: Callable[..., Job]) -> None:
     waiting = job("sh", "-c", "while :; do echo waiting; sleep 0.05; done", stall_s=0.5)
     assert ended(waiting, is_progress=lambda: False).reason == "stalled"
+    talkative = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo >&2; sleep 0.1; done"
+    assert ended(job("sh", "-c", talkative, stall_s=1.0), is_progress=lambda: True).reason == "exited"
 
 
 def test_a_deadline_ends_a_job_and_what_ignores_the_signal_is_killed(job: Callable[..., Job]) -> None:

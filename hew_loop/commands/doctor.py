@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +12,8 @@ from shlex import quote
 
 import click
 
-from hew_loop import config, process, wiring
+from hew_loop import config, wiring
+from hew_loop.commands.doctor_runtimes import agent_findings
 from hew_loop.core.policy import Policy
 from hew_loop.core.task import Task
 from hew_loop.engine import checkup
@@ -33,14 +32,13 @@ from hew_loop.trackers.bd_checks import version_note
 from hew_loop.trackers.beads_damage import damaged_lines
 from hew_loop.trackers.choose import detect
 
-VERSION_TIMEOUT_S = 20.0
-
 
 @click.command("doctor", short_help="Check git, tracker, runtimes, configuration and leftovers.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON array.")
 def command(*, as_json: bool) -> int:
-    """Check git, the tracker, the agent programs, the configuration, and what earlier runs have left. Each finding is
-    ok, warn or error, with the command that mends it. Writes nothing, and may be asked while a run is alive.
+    """Check git, the tracker, the agents (their programs, logins and memory), the configuration, and what earlier runs
+    have left. Each finding is ok, warn or error, with the command that mends it. Writes nothing, tells no secret, and
+    may be asked while a run is alive.
 
     Exit code 0 without an error, 1 with one, 69 outside of a repository.
 
@@ -63,7 +61,7 @@ def command(*, as_json: bool) -> int:
     except HewError as error:
         findings.append(Finding("configuration", "error", error.message, error.hint))
     if policy is not None:
-        findings += checked("runtimes", partial(_runtimes, policy, git.root if git else Path.cwd()))
+        findings += agent_findings(policy, git)
     if git is not None:
         findings += _repository(git, policy or Policy())
     _tell(findings, as_json=as_json)
@@ -114,43 +112,6 @@ def _git_program() -> Iterator[Finding]:
 def _configuration(settings: config.Settings) -> Iterator[Finding]:
     files = [str(file.path) for file in settings.files if file.exists]
     yield Finding("configuration", "ok", f"read from {', '.join(files)}" if files else "none: all defaults")
-
-
-def _runtimes(policy: Policy, root: Path) -> Iterator[Finding]:
-    """The one that a run uses must work; of the others, those that somebody has configured should."""
-    runtimes = wiring.make_runtimes(policy)
-    configured = {settings.name for settings in policy.runtimes}
-    for name, runtime in runtimes.items():
-        is_default = name == policy.runtime
-        if not is_default and name not in configured:
-            continue
-        program = wiring.agent_program(runtime, root)
-        where = str(root / program) if "/" in program else program
-        if shutil.which(where) is None:
-            fix = "install it, or name another: loop run --runtime NAME" if is_default else "install it"
-            text = f"{name}: the program {program!r} is not there"
-            yield Finding("runtimes", "error" if is_default else "warn", text, fix)
-        elif recorded := wiring.recorded_versions(runtime):
-            yield _version_finding(name, program, recorded, root)
-        else:
-            yield Finding("runtimes", "ok", f"{name}: {program}")
-    if policy.runtime not in runtimes:
-        fix = f"loop run --runtime {config.nearest(policy.runtime, runtimes)}"
-        yield Finding("runtimes", "error", f"there is no runtime {policy.runtime!r}", fix)
-
-
-def _version_finding(name: str, program: str, recorded: tuple[tuple[int, ...], tuple[int, ...]], root: Path) -> Finding:
-    env = process.child_environment()
-    done = process.run((program, "--version"), cwd=root, env=env, timeout_s=VERSION_TIMEOUT_S)
-    found = re.search(r"(\d+)\.(\d+)\.(\d+)", done.text())
-    if not done.ok or found is None:
-        text = f"{name}: `{program} --version` does not tell a version: {done.error or done.text()[:200]!r}"
-        return Finding("runtimes", "error", text, f"{quote(program)} --version")
-    oldest, newest = (".".join(map(str, each)) for each in recorded)
-    if recorded[0] <= tuple(map(int, found.groups())) <= recorded[1]:
-        return Finding("runtimes", "ok", f"{name}: {program} {found[0]}")
-    text = f"{name}: {program} {found[0]} was never tried with this loop; {oldest} to {newest} were"
-    return Finding("runtimes", "warn", text, "try it on one task first: loop run --task ID")
 
 
 def _gate(git: Git, policy: Policy) -> Iterator[Finding]:

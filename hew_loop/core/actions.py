@@ -36,7 +36,24 @@ class Claim:
     why: Why
     batch: int | None = None
     """Number of the batch plan in force that named it."""
+    passed: str = ""
+    """The task whose turn it was; it was passed over because of `meets`."""
+    meets: tuple[str, ...] = ()
+    """Files that `passed` will probably change, and so does something at work; a few of them."""
     type: Literal["claim"] = "claim"
+
+
+@dataclass(frozen=True, slots=True)
+class AskPlanner:
+    """Ask an agent which of the startable tasks to take next; its answer only suggests."""
+
+    number: int
+    """Of the batch plan that it makes."""
+    runtime: str
+    after: int
+    """The newest iteration that ended without a suggestion; `covers` are the others."""
+    covers: tuple[int, ...] = ()
+    type: Literal["ask_planner"] = "ask_planner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +136,14 @@ class FileBug:
 
 
 @dataclass(frozen=True, slots=True)
+class Remember:
+    """Keep a memory in the tracker; the same text is kept once."""
+
+    text: str
+    type: Literal["remember"] = "remember"
+
+
+@dataclass(frozen=True, slots=True)
 class Verify:
     commit: str
     type: Literal["verify"] = "verify"
@@ -137,6 +162,7 @@ class Deliver:
 Action = Annotated[
     ReadTasks
     | Claim
+    | AskPlanner
     | StartIteration
     | BuildChain
     | RunGate
@@ -144,6 +170,7 @@ Action = Annotated[
     | CloseTask
     | ReleaseTask
     | FileBug
+    | Remember
     | Verify
     | Deliver,
     Field(discriminator="type"),

@@ -1,4 +1,4 @@
-"""What an agent says in its last message: a `loop_result` block, or hew's two forms of `next_iteration`."""
+"""What an agent says in its last message: a `loop_result` block or tag, or hew's two forms of `next_iteration`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _STATUSES: Final[dict[str, Status]] = {
 }
 _FENCE: Final = re.compile(r"[ \t]*(?P<marks>`{3,}|~{3,})[ \t]*(?P<info>[^`]*)$")
 _INLINE: Final = re.compile(r"[ \t]*(?P<marks>`{3,})[ \t]*loop_result[ \t]*(?P<body>\{.*\})[ \t]*(?P=marks)[ \t]*$")
+_RESULT_TAG: Final = re.compile(r"<loop_result>(.*?)</loop_result>", re.DOTALL)
 _TAG: Final = re.compile(r"<next_iteration>([^<>]*)</next_iteration>")
 # Not in a task id: white space and control characters (C0, DEL, C1), and halves of surrogate pairs.
 _UNFIT: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -42,6 +43,7 @@ class AgentAnswer:
 def parse_answer(text: str) -> AgentAnswer:
     """Never raises. The last block of a name wins, and a `loop_result` wins over hew's forms where it names ids.
 
+    A block wins over a tag, which is for agents whose program takes a fenced block for a file.
     A fence of more than three marks quotes what is in it: an agent that repeats its prompt has not answered.
     """
     blocks, prose = _split(text)
@@ -49,6 +51,8 @@ def parse_answer(text: str) -> AgentAnswer:
     result: dict[str, Any] = {}
     if "loop_result" in blocks:
         result = _object(blocks["loop_result"], problems)
+    elif tagged := _RESULT_TAG.findall(prose):
+        result = _object(tagged[-1], problems)
     ids = _ids_of_result(result, problems)
     if ids is None:
         ids = _ids_of_fence(blocks["next_iteration"], problems) if "next_iteration" in blocks else None

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from hew_loop.core import runtime_choice
 from hew_loop.core.events import StopReason
 from hew_loop.core.state import RunState
 
-UNKNOWN_TOKENS = 50_000
-"""What an iteration that reports no usage counts as, against a token budget: unknown is not zero."""
-UNKNOWN_USD = 0.50
-
 
 def tokens_spent(state: RunState) -> int:
-    return state.spend.usage.total + state.spend.unknown_usage * UNKNOWN_TOKENS
+    """As they count: cache reads at their weight, and an iteration of unknown usage as configured, never as nothing."""
+    policy, spend = state.policy, state.spend
+    without_reads = spend.usage.total - spend.usage.cache_read
+    reads = round(spend.usage.cache_read * policy.cache_read_weight)
+    return without_reads + reads + spend.unknown_usage * policy.unknown_tokens
 
 
 def usd_spent(state: RunState) -> float:
-    return state.spend.cost_usd + state.spend.unknown_cost * UNKNOWN_USD
+    """What agents reported, what was estimated from prices, and the configured guess for the rest."""
+    spend = state.spend
+    return spend.cost_usd + spend.estimated_usd + spend.unknown_cost * state.policy.unknown_usd
 
 
 def wall_end(state: RunState) -> datetime | None:
@@ -37,6 +40,7 @@ def exceeded(state: RunState, now: datetime) -> tuple[StopReason, str] | None:
         return "budget_wall", f"{policy.budget_wall_s:g} s are over"
     if policy.max_iter is not None and len(state.iterations) >= policy.max_iter:
         return "max_iter", f"{len(state.iterations)} iterations"
-    if state.hold is not None and end is not None and state.hold.until >= end and state.hold.until > now:
-        return "all_limited", state.hold.reason
+    opens = runtime_choice.opens_at(state, now)
+    if opens is not None and end is not None and opens >= end:
+        return "all_limited", "; ".join(f"{name}: {h.reason}" for name, h in runtime_choice.held(state, now))
     return None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 
-from hew_loop.core import budget, merge_queue, picking
+from hew_loop.core import budget, memories, merge_queue, picking, planning, runtime_choice
 from hew_loop.core import events as ev
 from hew_loop.core.actions import (
     LAUNCH,
@@ -22,6 +22,7 @@ from hew_loop.core.actions import (
     Land,
     ReadTasks,
     ReleaseTask,
+    Remember,
     RunGate,
     StartIteration,
     Verify,
@@ -30,7 +31,7 @@ from hew_loop.core.iteration import IterationSpec
 from hew_loop.core.names import branch_name
 from hew_loop.core.outcome import close_reason, exit_code, park_bug, release_note
 from hew_loop.core.startable import is_cooling, lacks, startable, unfinished
-from hew_loop.core.state import HOLDS_SLOT, RunState, TaskRecord
+from hew_loop.core.state import RunState, TaskRecord
 from hew_loop.errors import EXIT_BUG
 
 Decision = Action | ev.BatchPlanned | ev.Stopping | ev.Suspended | ev.RunEnded
@@ -57,12 +58,12 @@ def next_wake(state: RunState, now: datetime) -> datetime | None:
     times: list[datetime] = []
     if state.write_failures:
         times.append(_write_due(state))
-    if state.hold is not None:
-        times.append(state.hold.until)
+    times += runtime_choice.wakes(state)
+    times += planning.wakes(state)
     if not state.stopping:
         if (end := budget.wall_end(state)) is not None:
             times.append(end)
-        if (state.view is None or _free_slots(state)) and not state.flying(ReadTasks):
+        if (state.view is None or state.free_slots()) and not state.flying(ReadTasks):
             times.append(_next_poll(state))
     elif state.view_failures:
         times.append(_next_poll(state))
@@ -80,6 +81,8 @@ def stop(state: RunState, now: datetime) -> Sequence[Decision]:
         return ()
     if over := budget.exceeded(state, now):
         return (ev.Stopping(*over),)
+    if reason := runtime_choice.given_up(state):
+        return (ev.Stopping("runtime_error", reason),)
     if state.view_failures >= MAX_VIEW_FAILURES or state.write_failures >= MAX_WRITE_FAILURES:
         return (ev.Stopping("tracker_error", state.notices[-1].text if state.notices else ""),)
     gate = state.base_gate
@@ -123,36 +126,26 @@ def settle(state: RunState, now: datetime) -> Sequence[Decision]:
     return tuple(d for d in decisions if d is not None)
 
 
-def plan(state: RunState, now: datetime) -> Sequence[Decision]:
-    """One batch plan for each finished iteration: what the agent suggested, or why there is none."""
-    planned = {b.after for b in state.batches}
-    for number, iteration in state.iterations.items():
-        if iteration.result is None or number in planned:
-            continue
-        said = iteration.result.next_iteration
-        known = state.backlog.tasks
-        count = len(state.batches) + 1
-        if said is None:
-            return (ev.BatchPlanned(count, "skipped", reason="planner_disabled", after=number),)
-        ids = tuple(t for t in said if t in known)
-        dropped = tuple(t for t in said if t not in known)
-        return (ev.BatchPlanned(count, "agent", ids, dropped, after=number),)
-    return ()
+def remember(state: RunState, now: datetime) -> Sequence[Decision]:
+    """One memory at a time; a tracker that fails is not asked to keep any."""
+    if state.flying(Remember) or state.stop_now or state.stopping == "tracker_error" or now < _write_due(state):
+        return ()
+    return tuple(islice(memories.due(state), 1))
 
 
 def start(state: RunState, now: datetime) -> Sequence[Decision]:
     """Fill free slots: what is claimed, then what went back, then new tasks from the suggestion or the graph."""
-    if state.stopping or state.view is None or (state.hold is not None and now < state.hold.until):
+    if state.stopping or state.view is None or (runtime := runtime_choice.choose(state, now)) is None:
         return ()
-    room = _iterations_left(state)
-    if claimed := [r for r in state.in_phase("claimed") if not lacks(state, r.task)][:room]:
-        return tuple(_start(state, r, r.slot, i) for i, r in enumerate(claimed))
-    free = list(islice(_free_slots(state), max(room - len(state.in_phase("claiming")), 0)))
+    claimed = [r for r in state.in_phase("claimed") if not lacks(state, r.task)]
+    if claimed and state.iterations_left() > 0:
+        return (_start(state, claimed[0], claimed[0].slot, runtime),)
+    free = runtime_choice.open_slots(state, now)
     if not free:
         return ()
-    if back := [r for r in state.in_phase("retry") if not lacks(state, r.task)][: len(free)]:
-        return tuple(_start(state, r, slot, i) for i, (r, slot) in enumerate(zip(back, free, strict=False)))
-    if now < _write_due(state):
+    if back := [r for r in state.in_phase("retry") if not lacks(state, r.task)]:
+        return (_start(state, back[0], free[0], runtime),)
+    if now < _write_due(state) or planning.is_awaited(state, now):
         return ()
     chosen = picking.wanted(state, now, len(free))
     if chosen and state.policy.gate.commands and state.base_verdict is None:
@@ -168,28 +161,30 @@ def read(state: RunState, now: datetime) -> Sequence[Decision]:
         return (ReadTasks(),) if now >= _view_due(state) and not state.stopping else ()
     if state.stopping:
         return ()
-    idle = not unfinished(state) and not state.intents
-    if (idle and _is_stale(state) and now >= _view_due(state)) or (_free_slots(state) and now >= _next_poll(state)):
+    idle = not unfinished(state) and not state.at_work
+    if (idle and _is_stale(state) and now >= _view_due(state)) or (state.free_slots() and now >= _next_poll(state)):
         return (ReadTasks(),)
     return ()
 
 
 def suspend(state: RunState, now: datetime) -> Sequence[Decision]:
     """A step ends when its one iteration has landed or gone back, or when all that is left cools down."""
-    if not state.policy.step or state.stopping or state.intents or unfinished(state) or state.view is None:
+    if not state.policy.step or state.stopping or state.at_work or unfinished(state) or state.view is None:
         return ()
     if state.step_is_over:
         return (ev.Suspended("stepped" if state.step_until else "planned"),)
-    if is_cooling(state) and not any(startable(state, now)):
+    limited = runtime_choice.choose(state, now) is None
+    if limited or (is_cooling(state) and not any(startable(state, now))):
         return (ev.Suspended("cooling"),)
     return ()
 
 
 def drained(state: RunState, now: datetime) -> Sequence[Decision]:
     """Nothing runs, waits or could start, and the tracker was looked at after our last write: the queue is empty."""
-    if state.stopping or state.intents or unfinished(state) or state.view is None or _is_stale(state):
+    if state.stopping or state.at_work or unfinished(state) or state.view is None or _is_stale(state):
         return ()
-    waits = (state.hold is not None and now < state.hold.until) or now < _write_due(state)
+    waits = runtime_choice.choose(state, now) is None or now < _write_due(state)
+    waits = waits or planning.is_awaited(state, now)
     if waits and any(startable(state, now)):
         return ()
     if any(startable(state, now)):
@@ -235,7 +230,21 @@ def stuck(state: RunState, now: datetime) -> Sequence[Decision]:
 
 
 Rule = Callable[[RunState, datetime], Sequence[Decision]]
-RULES: tuple[Rule, ...] = (stop, land, settle, plan, start, suspend, read, drained, verify, deliver, finish, stuck)
+RULES: tuple[Rule, ...] = (
+    stop,
+    land,
+    settle,
+    remember,
+    planning.plan,
+    start,
+    suspend,
+    read,
+    drained,
+    verify,
+    deliver,
+    finish,
+    stuck,
+)
 
 
 def _at_rest(state: RunState) -> bool:
@@ -279,18 +288,19 @@ def _gate_base(state: RunState) -> Sequence[Decision]:
     return (RunGate(len(state.gates) + 1, state.start.base, "", "base"),)
 
 
-def _start(state: RunState, record: TaskRecord, slot: int, offset: int) -> StartIteration:
+def _start(state: RunState, record: TaskRecord, slot: int, runtime: str) -> StartIteration:
     attempt = record.attempts + 1
     spec = IterationSpec(
         run_id=state.run_id,
-        number=len(state.iterations) + 1 + offset,
+        number=len(state.iterations) + 1,
         task=record.task,
         attempt=attempt,
         slot=slot,
         base=state.queue.tip,
         branch=branch_name(state.run_id, record.task, attempt),
         actor=record.actor,
-        runtime=state.policy.runtime,
+        runtime=runtime,
+        model=record.model if runtime == state.policy.runtime else None,
         carry=record.carry,
         evidence=record.evidence,
     )
@@ -304,16 +314,6 @@ def _gathered_at(state: RunState) -> datetime:
     if first is None or not state.policy.gate.commands or not state.flying(StartIteration):
         return state.started_at
     return first + timedelta(seconds=GATHER_S)
-
-
-def _free_slots(state: RunState) -> list[int]:
-    used = {r.slot for r in state.records.values() if r.phase in HOLDS_SLOT}
-    return [slot for slot in range(state.policy.jobs) if slot not in used]
-
-
-def _iterations_left(state: RunState) -> int:
-    limits = [limit for limit in (state.policy.max_iter, state.step_until) if limit is not None]
-    return min(limits) - len(state.iterations) if limits else state.policy.jobs
 
 
 def _is_stale(state: RunState) -> bool:

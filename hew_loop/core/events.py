@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from hew_loop.core.actions import Action
-from hew_loop.core.iteration import IterationResult
+from hew_loop.core.iteration import IterationResult, Usage
 from hew_loop.core.policy import Policy
 from hew_loop.core.task import Task
 from hew_loop.core.verdict import Verdict
@@ -125,6 +125,15 @@ class BatchPlanned:
     reason: str = ""
     after: int = 0
     """Iteration after which it was made."""
+    covers: tuple[int, ...] = ()
+    """Other iterations that ended in silence before."""
+    n: int | None = None
+    """The intent to ask a planner that this answers; None when none was asked."""
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    model: str | None = None
+    took_s: float | None = None
+    """How long the planner took; None when no process was started."""
     type: Literal["batch_planned"] = "batch_planned"
 
 
@@ -217,6 +226,15 @@ class BugFiled:
     n: int
     bug: str
     type: Literal["bug_filed"] = "bug_filed"
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """`problem`: the tracker did not take it. It is not worth a second try, nor the run."""
+
+    n: int
+    problem: str = ""
+    type: Literal["remembered"] = "remembered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +340,7 @@ Event = Annotated[
     | TaskClosed
     | TaskReleased
     | BugFiled
+    | Remembered
     | TrackerWriteFailed
     | Verified
     | Delivered

@@ -56,6 +56,8 @@ class AgentReport:
     """Names of refused tools, as far as the stream says."""
     reset_at: datetime | None = None
     """When a rate or usage limit ends, if the agent said so."""
+    reset_from: str = ""
+    """Where `reset_at` was read: the name of an event or a header, or `text`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class IterationResult:
     """Commit the agent started from (base, or base merged with `carry`)."""
     head: str | None = None
     """Commit that its branch holds now; equal to `start` when nothing was left."""
+    sound: bool = False
+    """`head` descends from `start` and holds neither conflict markers nor unlanded work of other tasks."""
     salvage: str | None = None
     """Full ref that keeps a tree which must not be on the branch (unmerged paths, conflict markers)."""
     files: tuple[str, ...] = ()
@@ -108,6 +112,15 @@ class IterationResult:
     leftovers: int = 0
     """Processes that outlived the agent and were killed."""
     reset_at: datetime | None = None
+    reset_from: str = ""
+    """Where `reset_at` was read: the name of an event or a header, or `text`."""
     prompt_hash: str = ""
+    prompt_parts: tuple[tuple[str, int], ...] = ()
+    """Names and estimated tokens of what the prompt was made of."""
     warnings: tuple[str, ...] = ()
     """Things a person should know: the main checkout changed, shared git config changed, output was cut."""
+
+    @property
+    def has_run(self) -> bool:
+        """There was an agent process: what it does not tell of its usage is unknown, not zero."""
+        return self.exit_code is not None or self.usage is not None or self.failure == "lost"

@@ -131,6 +131,8 @@ class Policy:
     """How many tasks created during the run may be started; None: as many as were in scope at its start."""
     poll_s: float = 10.0
     until_empty: bool = True
+    avoid_conflicts: bool = True
+    """Among equal priorities, what will probably change no file of what is at work goes first."""
     accept_no_change: bool = True
     deliver: Literal["merge", "branch"] = "merge"
     gate: GateSettings = field(default_factory=GateSettings)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from hew_loop.core.skill import CONFLICT, RETRY, RULES, SKILL
+from hew_loop.core.skill import CONFLICT, RETRY, RULES, SKILL, TAGGED_RULES
 from hew_loop.core.task import TaskText
 
 MAX_CHARACTERS: Final = 1_000_000
@@ -58,6 +58,8 @@ class PromptInput:
     conflict_files: tuple[str, ...] = ()
     """Files with conflict markers of the merge that is in progress in the worktree."""
     skill: str = SKILL
+    fenced_answers: bool = True
+    """The agent's program leaves a fenced block in an answer alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,16 @@ def build_prompt(given: PromptInput) -> Prompt:
 
     What others wrote stands in fences that it cannot end.
     """
-    prefix = [("skill", _skill(given.skill)), ("primer", _primer(given.primer))]
+    prefix = [
+        ("skill", _skill(given.skill, RULES if given.fenced_answers else TAGGED_RULES)),
+        ("primer", _primer(given.primer)),
+    ]
     tail = [
         ("task", _task(given)),
         ("dependencies", _dependencies(given.dependencies)),
         ("evidence", _evidence(given.evidence)),
         ("conflict", _conflict(given.conflict_files)),
-        ("end", "Do this task now, and end with the `loop_result` block.\n"),
+        ("end", f"Do this task now, and end with the `loop_result` {'block' if given.fenced_answers else 'line'}.\n"),
     ]
     prefix_text = _join(prefix)
     return Prompt(
@@ -99,8 +104,8 @@ def _join(parts: list[tuple[str, str]]) -> str:
     return "\n".join(text for _, text in parts if text)
 
 
-def _skill(skill: str) -> str:
-    return f"{_TITLE}\n{_cut(_clean(skill), _MAX_SKILL).strip()}\n\n{RULES}"
+def _skill(skill: str, rules: str) -> str:
+    return f"{_TITLE}\n{_cut(_clean(skill), _MAX_SKILL).strip()}\n\n{rules}"
 
 
 def _primer(primer: str) -> str:

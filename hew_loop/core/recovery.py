@@ -18,6 +18,7 @@ Look = Literal["nothing", "claim", "iteration", "tip", "status"]
 CRASH_TABLE: dict[type, Look] = {
     ac.ReadTasks: "nothing",  # reads leave nothing behind
     ac.Claim: "claim",  # the claim in the tracker, by our actor name
+    ac.AskPlanner: "nothing",  # its process died with the loop; it is asked again
     ac.StartIteration: "iteration",  # lease and branch: stop the group, salvage the tree
     ac.BuildChain: "nothing",  # the same dates give the same candidate ids
     ac.RunGate: "nothing",
@@ -25,6 +26,7 @@ CRASH_TABLE: dict[type, Look] = {
     ac.CloseTask: "status",
     ac.ReleaseTask: "nothing",  # releasing twice is the same as once
     ac.FileBug: "nothing",  # its external_ref finds the first one
+    ac.Remember: "nothing",  # the same text is kept once
     ac.Verify: "nothing",
     ac.Deliver: "nothing",  # a branch that contains the commit is delivered
 }

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from hew_loop.core.actions import Action, GatePurpose, Why
+from hew_loop.core.actions import Action, AskPlanner, GatePurpose, Why
 from hew_loop.core.backlog import Backlog
 from hew_loop.core.events import RunStarted, StopReason, StopRequested
 from hew_loop.core.iteration import IterationResult, IterationSpec, Usage
 from hew_loop.core.merge_queue import MergeQueue
 from hew_loop.core.policy import Policy
-from hew_loop.core.retry import Hold
+from hew_loop.core.retry import Health
 from hew_loop.core.verdict import Verdict
 
 Phase = Literal[
@@ -57,6 +57,8 @@ class TaskRecord:
     lost: int = 0
     """Iterations lost in a row because `loop` died."""
     carry: str | None = None
+    model: str | None = None
+    """`loop.model.fallback`, once its own was overloaded or not known."""
     evidence: tuple[str, ...] = ()
     iterations: tuple[int, ...] = ()
     kind: str = ""
@@ -116,6 +118,13 @@ class BatchFacts:
     reason: str
     after: int
     at: datetime
+    covers: tuple[int, ...] = ()
+    """The other iterations that ended in silence before it was made."""
+    usage: Usage | None = None
+    took_s: float | None = None
+    """How long the planner took; None when none was asked."""
+    model: str | None = None
+    cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,8 @@ class Spend:
     unknown_usage: int = 0
     """Iterations whose tokens nobody knows."""
     unknown_cost: int = 0
+    estimated_usd: float = 0.0
+    """Of iterations that reported tokens and no cost, from the configured prices; not in `cost_usd`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +212,12 @@ class RunState:
     base_gate: GateFacts | None = None
     gate_broken: bool = False
     """It does not run on the integration tip either: the queue is kept, and nothing more lands."""
+    remembered: frozenset[str] = frozenset()
+    """Texts that the tracker keeps, or would not take."""
     spend: Spend = field(default_factory=Spend)
-    hold: Hold | None = None
+    health: Mapping[str, Health] = field(default_factory=dict[str, Health])
+    """By runtime; those that nothing is known against are not in it."""
+    planner_asked_at: datetime | None = None
     failures_in_a_row: int = 0
     view_failures: int = 0
     write_failures: int = 0
@@ -254,6 +269,11 @@ class RunState:
     def landed_something(self) -> bool:
         return self.queue.tip != self.start.base
 
+    @property
+    def at_work(self) -> bool:
+        """Something is in flight that the run's end has to wait for; a planner's advice is not."""
+        return any(not isinstance(action, AskPlanner) for action in self.intents.values())
+
     def flying(self, *kinds: type) -> bool:
         """An intent of one of these kinds has no result yet."""
         return any(isinstance(action, kinds) for action in self.intents.values())
@@ -264,6 +284,15 @@ class RunState:
 
     def in_phase(self, *phases: Phase) -> tuple[TaskRecord, ...]:
         return tuple(r for r in self.records.values() if r.phase in phases)
+
+    def free_slots(self) -> list[int]:
+        used = {r.slot for r in self.records.values() if r.phase in HOLDS_SLOT}
+        return [slot for slot in range(self.policy.jobs) if slot not in used]
+
+    def iterations_left(self) -> int:
+        """At most; without a limit as many as there are slots."""
+        limits = [limit for limit in (self.policy.max_iter, self.step_until) if limit is not None]
+        return min(limits) - len(self.iterations) if limits else self.policy.jobs
 
     def alive(self) -> frozenset[int]:
         """Iterations that run, or wait to land."""

@@ -35,6 +35,8 @@ class Task:
     defer_until: datetime | None = None
     pinned: bool = False
     ephemeral: bool = False
+    mentions: tuple[str, ...] = ()
+    """Paths that its texts name, its notes aside: a guess at what it will change."""
 
     @property
     def is_closed(self) -> bool:
@@ -54,3 +56,11 @@ class TaskText:
     design: str = ""
     acceptance: str = ""
     notes: str = ""
+
+
+MAX_BRIEF = 200
+
+
+def brief(description: str) -> str:
+    """How a description begins, on one line: enough to tell what the task is about."""
+    return " ".join(description[: 4 * MAX_BRIEF].split())[:MAX_BRIEF]

@@ -9,10 +9,12 @@ from typing import TypeVar
 from hew_loop.core import events as ev
 from hew_loop.core.actions import (
     Action,
+    AskPlanner,
     Claim,
     CloseTask,
     FileBug,
     ReleaseTask,
+    Remember,
     RunGate,
     StartIteration,
 )
@@ -30,7 +32,7 @@ from hew_loop.core.state import (
     VerifyFacts,
     View,
 )
-from hew_loop.core.transitions_iteration import end_iteration
+from hew_loop.core.transitions_iteration import end_iteration, spend
 from hew_loop.core.transitions_landing import chain_built, gate_broken, gate_ended, landed, note
 
 K = TypeVar("K")
@@ -113,6 +115,10 @@ def _late(state: RunState, action: Action | None, event: ev.Event) -> RunState:
     match event:
         case ev.TaskClosed() | ev.TaskReleased() | ev.BugFiled() | ev.TrackerWriteFailed():
             return _tracker_write(state, action, event)
+        case ev.Remembered():
+            text = action.text if isinstance(action, Remember) else ""
+            state = replace(state, remembered=state.remembered | {text})
+            return note(state, f"tracker: not remembered: {event.problem}") if event.problem else state
         case ev.Verified():
             facts = VerifyFacts(
                 action.commit if isinstance(action, VerifyAction) else "",
@@ -177,7 +183,8 @@ def _resume(state: RunState, event: ev.Resumed) -> RunState:
         view_failures=0,
         write_failures=0,
         failures_in_a_row=0,
-        hold=None,
+        health={},
+        planner_asked_at=None,
         exit_code=None,
     )
 
@@ -201,6 +208,8 @@ def _intend(state: RunState, event: ev.Intended) -> RunState:
                 iterations={**state.iterations, spec.number: iteration},
                 suggestion=_left(state.suggestion, (spec.task,)),
             )
+        case AskPlanner():
+            return replace(state, planner_asked_at=state.now)
         case RunGate():
             facts = GateFacts(action.number, action.purpose, action.commit, action.entries, state.now)
             state = replace(state, gates={**state.gates, action.number: facts})
@@ -315,12 +324,16 @@ def _claim_ended(state: RunState, action: Action | None, event: ev.Event) -> Run
 
 def _batch(state: RunState, event: ev.BatchPlanned) -> RunState:
     facts = BatchFacts(
-        event.number, event.source, event.task_ids, event.dropped, event.reason, event.after, state.now
+        event.number, event.source, event.task_ids, event.dropped, event.reason, event.after, state.now,
+        event.covers, event.usage, event.took_s, event.model, event.cost_usd,
     )  # fmt: skip
     state = replace(state, batches=(*state.batches, facts))
+    ran = event.took_s is not None
+    state = spend(state, usage=event.usage, cost_usd=event.cost_usd, model=event.model, ran=ran)
     if event.source == "skipped" or not event.task_ids:
         return state
-    gone = [t for t in event.task_ids if t in state.records or state.backlog.tasks[t].is_closed]
+    tasks = state.backlog.tasks
+    gone = [t for t in event.task_ids if t in state.records or t not in tasks or tasks[t].is_closed]
     return replace(state, suggestion=_left(Suggestion(event.number, event.source, event.task_ids), gone))
 
 

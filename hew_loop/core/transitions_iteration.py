@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from hew_loop.core import retry
+from hew_loop.core import retry, runtime_choice
 from hew_loop.core.actions import LAUNCH, StartIteration
-from hew_loop.core.iteration import IterationResult
+from hew_loop.core.iteration import IterationResult, Usage
+from hew_loop.core.prices import estimated_usd
 from hew_loop.core.state import DeliveryFacts, Fate, Iteration, Notice, RunState, Spend, TaskRecord
 
 MAX_EVIDENCE = 4
@@ -21,21 +22,30 @@ def end_iteration(state: RunState, action: StartIteration, result: IterationResu
     spec = action.spec
     iteration = replace(state.iterations[spec.number], ended_at=state.now, result=result)
     record = replace(state.records[spec.task], summary=result.summary or state.records[spec.task].summary)
-    state = _spend(state, result)
+    state = spend(
+        state,
+        usage=result.usage,
+        cost_usd=result.cost_usd,
+        model=result.model or spec.model,
+        ran=result.has_run,
+    )
     for warning in result.warnings:
         state = replace(state, notices=(*state.notices, Notice(state.now, warning, (spec.number,))))
+    if model := _other_model(state, record, iteration):
+        return _put(state, replace(record, phase="retry", model=model), iteration, "failed")
+    state = runtime_choice.after_iteration(state, spec.runtime, result, started=iteration.started_at)
     match result.outcome:
         case "done" if result.head:
             queue = replace(state.queue, waiting=(*state.queue.waiting, spec.number))
             record = replace(record, phase="waiting", carry=result.head, lost=0)
-            return _put(replace(state, queue=queue, hold=None), record, iteration, "waiting")
+            return _put(replace(state, queue=queue), record, iteration, "waiting")
         case "no_change" if state.policy.accept_no_change:
             record = replace(record, phase="accepted", lost=0)
-            return _put(replace(state, hold=None, failures_in_a_row=0), record, iteration, "unchanged")
+            return _put(replace(state, failures_in_a_row=0), record, iteration, "unchanged")
         case "blocked":
             reason = result.message or result.summary or "the agent says that it cannot go on"
             record = replace(record, phase="parking", kind="blocked", reason=reason)
-            return _put(replace(state, hold=None), record, iteration, "failed")
+            return _put(state, record, iteration, "failed")
         case "no_change":
             refused = replace(result, failure="no_diff", message="no_change is not accepted here")
             return _failed(state, record, iteration, refused)
@@ -79,16 +89,13 @@ def _failed(state: RunState, record: TaskRecord, iteration: Iteration, result: I
     failure = result.failure or "unknown"
     evidence = retry.evidence_of(result, iteration.spec.branch)
     iteration = replace(iteration, note=result.message)
-    match retry.consequence(failure):
+    row = retry.row(failure)
+    match row.then:
+        case "later" if result.sound and iteration.has_work:
+            record = replace(record, phase="retry", carry=result.head, evidence=_newest(record, retry.CUT_OFF))
         case "later":
-            step = state.hold.step if state.hold else 0
-            state = replace(state, hold=retry.hold_after(result, state.now, step))
             record = replace(record, phase="retry", evidence=_newest(record, evidence))
-        case "run":
-            reason = f"{failure}: {result.message}" if result.message else failure
-            state = replace(state, stopping=state.stopping or "runtime_error", stop_detail=state.stop_detail or reason)
-            record = replace(record, phase="retry")
-        case "cancelled":
+        case "run" | "cancelled":
             record = replace(record, phase="retry")
         case "withdrawn":
             return _put(state, _withdrawn(record, result.message), iteration, "withdrawn")
@@ -97,12 +104,24 @@ def _failed(state: RunState, record: TaskRecord, iteration: Iteration, result: I
             if record.lost >= retry.MAX_LOST_IN_A_ROW:
                 reason = f"{record.lost} iterations in a row were lost because the loop itself died"
                 record = replace(record, phase="parking", kind="agent-failed", reason=reason)
-        case "task":
+        case "task" | "park":
             state = replace(state, failures_in_a_row=state.failures_in_a_row + 1)
             kind = "merge-conflict" if failure == "unmerged" else "agent-failed"
             reason = f"{failure}: {result.message}" if result.message else failure
             record = _try_again(state, replace(record, lost=0), evidence, kind=kind, reason=reason)
+            if record.phase != "parking" and row.most is not None and _times(state, record, failure) >= row.most - 1:
+                record = replace(record, phase="parking", kind=kind)
     return _put(state, record, iteration, "failed")
+
+
+def _other_model(state: RunState, record: TaskRecord, iteration: Iteration) -> str | None:
+    """The model with which the task goes on at once, because its own is overloaded or not known to the server."""
+    spec, result, other = iteration.spec, iteration.result, state.policy.model.fallback
+    if other is None or record.model is not None or spec.runtime != state.policy.runtime:
+        return None
+    if result is None or result.failure is None or result.model == other or not retry.row(result.failure).other_model:
+        return None
+    return other
 
 
 def _try_again(state: RunState, record: TaskRecord, evidence: str, *, kind: str, reason: str) -> TaskRecord:
@@ -136,15 +155,23 @@ def _put(state: RunState, record: TaskRecord, iteration: Iteration, fate: Fate) 
     )
 
 
-def _spend(state: RunState, result: IterationResult) -> RunState:
-    started = result.exit_code is not None or result.usage is not None or result.failure == "lost"
-    spend = state.spend
+def spend(state: RunState, *, usage: Usage | None, cost_usd: float | None, model: str | None, ran: bool) -> RunState:
+    """With what one agent process used; `ran`: there was one, so that what it does not tell is unknown, not zero."""
+    spent = state.spend
+    estimate = estimated_usd(state.policy, model, usage) if cost_usd is None else None
     return replace(
         state,
         spend=Spend(
-            usage=spend.usage + result.usage if result.usage else spend.usage,
-            cost_usd=spend.cost_usd + (result.cost_usd or 0.0),
-            unknown_usage=spend.unknown_usage + (started and result.usage is None),
-            unknown_cost=spend.unknown_cost + (started and result.cost_usd is None),
+            usage=spent.usage + usage if usage else spent.usage,
+            cost_usd=spent.cost_usd + (cost_usd or 0.0),
+            unknown_usage=spent.unknown_usage + (ran and usage is None),
+            unknown_cost=spent.unknown_cost + (ran and cost_usd is None and estimate is None),
+            estimated_usd=spent.estimated_usd + (estimate or 0.0),
         ),
     )
+
+
+def _times(state: RunState, record: TaskRecord, failure: str) -> int:
+    """How often the task's iterations before this one ended so."""
+    results = (state.iterations[n].result for n in record.iterations[:-1])
+    return sum(result is not None and result.failure == failure for result in results)

@@ -16,6 +16,7 @@ from hew_loop.executors.base import Executor
 from hew_loop.process import child_environment
 from hew_loop.repo.git import Git
 from hew_loop.repo.worktrees import Pool
+from hew_loop.runtimes.base import Runtime
 from hew_loop.trackers.base import Tracker
 
 KEEP = (".beads",)
@@ -45,18 +46,25 @@ class RunContext:
     pool: Pool
     tracker: Tracker
     executor: Executor
+    runtimes: Mapping[str, Runtime]
     folder: RunFolder
     keep: tuple[str, ...]
     """The tracker's own files, relative to the repository."""
     env: Mapping[str, str]
     """Environment of every child, without an iteration's own variables."""
+    skill: str
+    """How to work, for every prompt: the built-in text, or the file that replaces it."""
     primer: str
     """What the project says about itself, for every prompt."""
     cache: GateCache
     tripwire: Tripwire
     stop_now: anyio.Event = field(default_factory=anyio.Event)
+    stop_planner: anyio.Event = field(default_factory=anyio.Event)
+    """The run stops: nobody needs advice any more."""
     tracker_lock: anyio.Lock = field(default_factory=anyio.Lock)
     clock: Callable[[], datetime] = field(default_factory=SteadyClock)
+    problems: tuple[str, ...] = ()
+    """What could not be had for it, to be told."""
 
     def mark(self, what: str) -> str:
         """The mark by which the processes of one activity are found."""

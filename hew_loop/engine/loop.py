@@ -72,6 +72,8 @@ class Loop:
         before, self.state = self.state, apply(self.state, stamped)
         if self.state.stop_now:
             self.context.stop_now.set()
+        if self.state.stopping:
+            self.context.stop_planner.set()
         for observer in self.observers:
             observer(stamped, before, self.state)
 

@@ -9,9 +9,9 @@ from hew_loop.core import events as ev
 from hew_loop.core.iteration import IterationResult
 from hew_loop.core.model_choice import choose_model
 from hew_loop.core.prompt import LandedDependency, PromptInput
-from hew_loop.core.state import RunState
+from hew_loop.core.state import RunState, TaskRecord
 from hew_loop.core.task import TaskText
-from hew_loop.engine import landing, tracking
+from hew_loop.engine import landing, planning, tracking
 from hew_loop.engine.context import RunContext
 from hew_loop.engine.worker import in_thread
 from hew_loop.errors import HewError, TrackerError
@@ -31,6 +31,10 @@ async def perform(context: RunContext, state: RunState, n: int, action: ac.Actio
             return await tracking.release(context, n, action)
         case ac.FileBug():
             return await tracking.file_bug(context, n, action)
+        case ac.Remember():
+            return await tracking.remember(context, n, action)
+        case ac.AskPlanner():
+            return await planning.ask(context, state, n, action)
         case ac.StartIteration():
             return ev.IterationEnded(n, await _iterate(context, state, action))
         case ac.Deliver():
@@ -75,16 +79,19 @@ async def _iterate(context: RunContext, state: RunState, action: ac.StartIterati
         base=spec.base,
         attempt=spec.attempt,
         primer=context.primer,
+        skill=context.skill,
         dependencies=_landed_dependencies(state, spec.task),
         evidence=spec.evidence,
     )
-    model = choose_model(
-        context.policy.model,
-        description=text.description,
-        labels=text.task.labels,
-        priority=text.task.priority,
-        type=text.task.type,
-    )
+    model = spec.model
+    if model is None and spec.runtime == context.policy.runtime:  # the names of models are the first runtime's
+        model = choose_model(
+            context.policy.model,
+            description=text.description,
+            labels=text.task.labels,
+            priority=text.task.priority,
+            type=text.task.type,
+        )
     result = await context.executor.run(WorkOrder(spec, prompt, model), context.stop_now)
     return result if result.model or model is None else replace(result, model=model)
 
@@ -112,7 +119,17 @@ def _landed_dependencies(state: RunState, task_id: str) -> tuple[LandedDependenc
         record, task = state.records.get(dependency), state.backlog.tasks.get(dependency)
         if record is None or task is None or not record.iterations:
             continue
-        result = state.iterations[record.iterations[-1]].result
-        files = result.files if result else ()
-        told.append(LandedDependency(dependency, task.title, record.summary, files))
+        told.append(LandedDependency(dependency, task.title, record.summary, _files(state, record)))
     return tuple(told)
+
+
+def _files(state: RunState, record: TaskRecord) -> tuple[str, ...]:
+    """What its last iteration changed, and those on whose work that one was built."""
+    files: set[str] = set()
+    last, carried = record.iterations[-1], None
+    for number in reversed(record.iterations):
+        spec, result = state.iterations[number].spec, state.iterations[number].result
+        if result is not None and (number == last or (carried is not None and result.head == carried)):
+            files.update(result.files)
+            carried = spec.carry
+    return tuple(sorted(files))

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from hew_loop.core import budget
 from hew_loop.core import events as ev
-from hew_loop.core.batch_plan import BatchPlan
+from hew_loop.core.batch_plan import BatchPlan, PlannerTokens
 from hew_loop.core.events import SCHEMA_VERSION
 from hew_loop.core.iteration import Usage
+from hew_loop.core.policy import Policy
+from hew_loop.core.prices import cost_of
 from hew_loop.core.state import BatchFacts, Iteration, RunState
 from hew_loop.engine.run_folder import RunFolder
 
@@ -36,7 +38,7 @@ class RunFiles:
     def write_all(self, state: RunState) -> None:
         """Everything anew, after a resume."""
         for number, iteration in state.iterations.items():
-            _write(self._folder.iteration_json(number), iteration_json(number, iteration))
+            _write(self._folder.iteration_json(number), iteration_json(number, iteration, state.policy))
         for batch in state.batches:
             _write_text(self._folder.batch_json(batch.number), batch_json(batch))
         _write(self._folder.path / "run.json", run_json(state))
@@ -45,7 +47,7 @@ class RunFiles:
         if state.iterations is not before.iterations:
             for number, iteration in state.iterations.items():
                 if iteration is not before.iterations.get(number):
-                    _write(self._folder.iteration_json(number), iteration_json(number, iteration))
+                    _write(self._folder.iteration_json(number), iteration_json(number, iteration, state.policy))
         match event:
             case ev.BatchPlanned():
                 _write_text(self._folder.batch_json(event.number), batch_json(state.batches[-1]))
@@ -66,8 +68,9 @@ class RunFiles:
                 return
 
 
-def iteration_json(number: int, iteration: Iteration) -> dict[str, object]:
+def iteration_json(number: int, iteration: Iteration, policy: Policy) -> dict[str, object]:
     spec, result = iteration.spec, iteration.result
+    usd, is_estimated = cost_of(policy, result, spec.model) if result else (None, False)
     return {
         "schema_version": SCHEMA_VERSION,
         "number": number,
@@ -77,7 +80,9 @@ def iteration_json(number: int, iteration: Iteration) -> dict[str, object]:
         "outcome": _hew_outcome(iteration),
         "prompt_prefix_hash": (result.prompt_hash or None) if result else None,
         "cost": _cost(result.usage if result else None),
-        "cost_usd": result.cost_usd if result else None,
+        "cost_usd": None if usd is None else round(usd, 6),
+        "cost_is_estimated": is_estimated,
+        "prompt_tokens": dict(result.prompt_parts) if result else {},
         "runtime_used": spec.runtime,
         "model": (result.model if result else None) or spec.model,
         "attempt": spec.attempt,
@@ -112,6 +117,7 @@ def batch_json(batch: BatchFacts) -> str:
         source=batch.source,
         reason=batch.reason or None,
         created_at=batch.at,
+        planner_tokens=PlannerTokens(**asdict(batch.usage)) if batch.usage else None,
     ).to_json()
 
 
@@ -124,9 +130,12 @@ def run_json(state: RunState) -> dict[str, object]:
         "last_updated_at": _time(state.now),
         "iter_count": len(state.iterations),
         "cumulative_tokens": state.spend.usage.total,
-        "cost_usd": round(state.spend.cost_usd, 6),
+        "cost_usd": round(state.spend.cost_usd + state.spend.estimated_usd, 6),
+        "estimated_usd": round(state.spend.estimated_usd, 6),
         "unknown_usage": state.spend.unknown_usage,
+        "unknown_cost": state.spend.unknown_cost,
         "counted_tokens": budget.tokens_spent(state),
+        "counted_usd": round(budget.usd_spent(state), 6),
         "stop_reason": state.stopping,
         "stop_detail": state.stop_detail or None,
         "exit_code": state.exit_code,

@@ -39,8 +39,17 @@ class RunFolder:
     def stop_file(self) -> Path:
         return self.path / ".stop"
 
+    @property
+    def primer(self) -> Path:
+        """What the tracker said about the project when the run began."""
+        return self.path / "primer.md"
+
     def iteration(self, number: int) -> Path:
         return self.path / f"iter-{number:03d}"
+
+    def planner(self, number: int) -> Path:
+        """Of the planner call that made batch plan `number`."""
+        return self.path / f"planner-{number:03d}"
 
     def iteration_json(self, number: int) -> Path:
         return self.path / f"iter-{number:03d}.json"

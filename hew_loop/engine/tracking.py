@@ -81,6 +81,15 @@ async def file_bug(context: RunContext, n: int, action: ac.FileBug) -> ev.Event:
         return ev.TrackerWriteFailed(n, error.message)
 
 
+async def remember(context: RunContext, n: int, action: ac.Remember) -> ev.Event:
+    try:
+        async with context.tracker_lock:
+            await in_thread(context.tracker.remember, action.text)
+    except TrackerError as error:
+        return ev.Remembered(n, error.message)
+    return ev.Remembered(n)
+
+
 async def withdrawn(context: RunContext, state: RunState, tasks: tuple[str, ...]) -> dict[str, str]:
     """Of these finished tasks, the ones that a person took back meanwhile, and how; none that the tracker can tell of
     where it does not answer: what it is told next says so, and ends the run as a failure of the tracker."""

@@ -68,7 +68,7 @@ class Worker:
             if ready:
                 report = AgentReport("setup_failed", ready)
             else:
-                prompt = build_prompt(replace(order.prompt, conflict_files=conflicts))
+                prompt = self._prompt(order, conflicts)
                 report, ended = await self._run_agent(order, worktree, prompt, start, stop)
         except OSError as error:  # a full disk: what the agent has done until now is still looked at
             report = AgentReport("worktree_broken", str(error))
@@ -122,6 +122,10 @@ class Worker:
         )
         return "" if end.ok else end.message
 
+    def _prompt(self, order: WorkOrder, conflicts: tuple[str, ...]) -> Prompt:
+        fenced = self.runtimes[order.spec.runtime].fenced_answers
+        return build_prompt(replace(order.prompt, conflict_files=conflicts, fenced_answers=fenced))
+
     async def _run_agent(
         self, order: WorkOrder, worktree: Worktree, prompt: Prompt, start: str, stop: anyio.Event
     ) -> tuple[AgentReport, process.Ended | None]:
@@ -157,6 +161,7 @@ class Worker:
             ),
             on_stdout=reader.feed,
             is_final=lambda: reader.is_final,
+            is_progress=lambda: reader.is_progress,
             on_start=lambda pid: self.pool.write_lease(worktree.name, {**_lease(spec), "pgid": pid}, durable=False),
             stop=stop,
         )
@@ -164,7 +169,9 @@ class Worker:
             ending=ended.reason, exit_code=ended.exit_code, stderr_tail=ended.stderr_tail or ended.error.encode()
         )
         if report.failure in ("timed_out", "stalled"):
-            report = replace(report, message=_deadline(report.failure, policy, ended.tail))
+            report = replace(
+                report, message=_deadline(report.failure, policy, ended.tail, waits=not reader.is_progress)
+            )
         return report, ended
 
     async def _judge(
@@ -188,6 +195,7 @@ class Worker:
                 salvage_ref=salvage_ref(spec.run_id, spec.task, spec.attempt),
                 start=start,
                 aside=folder / "aside",
+                litter=self.runtimes[spec.runtime].own_files,
             )
             files: tuple[str, ...] = ()
             foreign: tuple[str, ...] = ()
@@ -217,6 +225,7 @@ class Worker:
             message,
             start=start,
             head=left.head,
+            sound=left.descends and not left.unmerged and not foreign,
             salvage=left.salvage,
             files=left.unmerged if failure == "unmerged" else files,
             summary=answer.summary,
@@ -228,7 +237,9 @@ class Worker:
             duration_s=ended.duration_s if ended else 0.0,
             leftovers=ended.leftovers if ended else 0,
             reset_at=report.reset_at,
+            reset_from=report.reset_from,
             prompt_hash=prompt.prefix_hash if prompt else "",
+            prompt_parts=prompt.parts if prompt else (),
             warnings=(*changes, *left.repaired, *said, *_process_warnings(ended)),
         )
 
@@ -328,12 +339,13 @@ def _mark(spec: IterationSpec) -> str:
     return f"{spec.run_id}:iter-{spec.number}"
 
 
-def _deadline(failure: FailureClass, policy: Policy, tail: bytes) -> str:
+def _deadline(failure: FailureClass, policy: Policy, tail: bytes, *, waits: bool) -> str:
     lines = (line.strip() for line in reversed(tail.decode("utf-8", "replace").splitlines()))
     last = next(filter(None, lines), "")[-200:]
     said = f"; the last that it printed: {last}" if last else ""
     if failure == "stalled":
-        return f"it printed nothing for {policy.stall_timeout_s:g} s and was ended{said}"
+        printed = "nothing but notices that it waits" if waits else "nothing"
+        return f"it printed {printed} for {policy.stall_timeout_s:g} s and was ended{said}"
     return f"it was ended at its deadline of {policy.iter_timeout_s:g} s{said}"
 
 

@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from hew_loop.errors import RepoError
@@ -33,6 +35,8 @@ class Left:
     """The commit it started from."""
     aside: Path
     """A directory, made when needed, for what has to be moved out of the worktree."""
+    litter: tuple[str, ...] = ()
+    """Names, with wildcards, of what the agent's program leaves for itself at the top: taken away where not tracked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +139,18 @@ class _Collection:
             status = self._status()
         if status is None:
             raise RepoError(f"git cannot read the worktree {self.worktree.path}.")
-        if self._unhide() | self._free_nested(e.raw for e in status.entries if e.kind == "?"):
+        untracked = [e.raw for e in status.entries if e.kind == "?"]
+        if self._unhide() | self._free_nested(untracked) | self._clear(untracked):
             status = self._read_again()
         return status
+
+    def _clear(self, untracked: list[bytes]) -> bool:
+        tops = ((name, os.fsdecode(name).partition("/")[0]) for name in untracked)
+        litter = [name for name, top in tops if any(fnmatchcase(top, pattern) for pattern in self.left.litter)]
+        for name in litter:
+            with suppress(OSError):  # what cannot be taken away is collected
+                self._at(name).unlink()
+        return bool(litter)
 
     def _read_again(self) -> Status:
         """Once more, as often as moving one repository away shows another."""

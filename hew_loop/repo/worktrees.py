@@ -112,14 +112,24 @@ class Pool:
         return rest
 
     def collect(
-        self, worktree: Worktree, *, branch: str, message: str, salvage_ref: str, start: str, aside: Path
+        self,
+        worktree: Worktree,
+        *,
+        branch: str,
+        message: str,
+        salvage_ref: str,
+        start: str,
+        aside: Path,
+        litter: tuple[str, ...] = (),
     ) -> Collected:
-        """Keep all that the agent left, on `branch` or (what must not be on it) under `salvage_ref`.
+        """Keep all that the agent left but `litter`, on `branch` or (what must not be on it) under `salvage_ref`.
 
         Afterwards nobody has the branch checked out. Whatever had to be put out of the way is moved into `aside`.
         Raises RepoError when something could not be saved: then the worktree must not be used again.
         """
-        left = collecting.Left(branch=branch, message=message, salvage_ref=salvage_ref, start=start, aside=aside)
+        left = collecting.Left(
+            branch=branch, message=message, salvage_ref=salvage_ref, start=start, aside=aside, litter=litter
+        )
         return collecting.collect(self._git, worktree, left)
 
     def detach(self, worktree: Worktree) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hew_loop.core import actions as ac
 from hew_loop.core import events as ev
+from hew_loop.core import runtime_choice
 from hew_loop.core.actions import LAUNCH
 from hew_loop.core.iteration import IterationResult
 from hew_loop.core.state import RunState
@@ -43,9 +44,14 @@ def _work(event: ev.Event, action: ac.Action | None, stamped: ev.Stamped, before
         case ev.ClaimRefused(), ac.Claim():
             return f"could not claim {action.task}: {event.reason}"
         case ev.IterationEnded(), ac.StartIteration(spec=spec):
-            return f"iter {spec.number} {spec.task}: {_result(event.result)}"
+            held = _held_back(spec.runtime, before, stamped) if event.result.failure else ""
+            return f"iter {spec.number} {spec.task}: {_result(event.result)}{held}"
+        case ev.Intended(action=ac.AskPlanner(number=number, runtime=runtime)), _:
+            return f"batch {number}: {runtime} is asked what to start next"
         case ev.BatchPlanned(source="agent" | "planner"), _ if event.task_ids:
             return f"batch {event.number} from the {event.source}: {', '.join(event.task_ids)}"
+        case ev.BatchPlanned(), ac.AskPlanner():
+            return f"batch {event.number}: no suggestion ({event.reason or 'the planner names none'})"
         case ev.ChainBuilt(), _:
             return _sent_back(event, before)
         case ev.GateEnded(), ac.RunGate():
@@ -113,6 +119,17 @@ def _result(result: IterationResult) -> str:
     failure = f" ({result.failure})" if result.failure else ""
     message = f": {result.message}" if result.message and result.outcome in ("failed", "blocked") else ""
     return f"{outcome}{failure} in {duration(result.duration_s)}, {tokens}{cost}{message}"
+
+
+def _held_back(runtime: str, before: RunState, stamped: ev.Stamped) -> str:
+    """How the run goes on without the runtime that has just reached a limit."""
+    state = apply(before, stamped)
+    health, earlier = runtime_choice.health_of(state, runtime), runtime_choice.health_of(before, runtime)
+    if health.until is None or health.until == earlier.until:
+        return ""
+    until = "" if health.is_broken else f" until {utc(health.until)}"
+    other = runtime_choice.choose(state, state.now)
+    return f"; {runtime} is held back{until}" + (f", {other} takes over" if other else "")
 
 
 def _sent_back(event: ev.ChainBuilt, before: RunState) -> str | None:

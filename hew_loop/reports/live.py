@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hew_loop.core.state import RunState
-from hew_loop.reports.picture import Picture, picture, queue_words, spend_words
-from hew_loop.reports.text import clock, cut, duration, pad, plain
+from hew_loop.reports.picture import Picture, hold_words, picture, queue_words, spend_words
+from hew_loop.reports.text import cut, duration, pad, plain
 
 QUIET_S = 300.0
 """An agent that printed nothing for so long is shown in another colour."""
@@ -23,8 +23,7 @@ def render(
     """The view at `now`. Foreign texts go in as `Text`, so that nothing in them is markup."""
     shown = picture(state, now=now, last_output=last_output, died=died)
     below = [_line("queue", queue_words(shown.queue), width), _line("spend", spend_words(shown), width)]
-    if shown.hold_until is not None:
-        below.append(_line("hold", f"until {clock(shown.hold_until)}: {plain(shown.hold_reason)}", width))
+    below += [_line("hold", hold_words(hold), width) for hold in shown.holds]
     recent = [Text(cut(f"  {entry}", width), style="dim", no_wrap=True) for entry in shown.recent]
     return Group(_head(shown, width), _slots(shown, width), *below, *recent)
 

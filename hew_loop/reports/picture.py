@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from hew_loop.core import runtime_choice
 from hew_loop.core.actions import LAUNCH, BuildChain, Deliver, Land, RunGate, Verify
 from hew_loop.core.state import HOLDS_SLOT, RunState, TaskRecord
 from hew_loop.reports.outcomes import outcome_of
-from hew_loop.reports.summary import Cost, Status, Tokens, cost, headline, status_of, tokens
+from hew_loop.reports.spend import Cost, Tokens, cost, dollars, tokens
+from hew_loop.reports.summary import Status, headline, status_of
 from hew_loop.reports.task_lines import TaskState, task_state
 from hew_loop.reports.text import between, clock, duration, plain, plural
 
@@ -48,6 +50,15 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """A runtime that is not started before `until`; None: not again in this run."""
+
+    runtime: str
+    until: datetime | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     run_id: str
     headline: str
@@ -55,8 +66,8 @@ class Picture:
     pid: int
     age_s: float
     stopping: str | None
-    hold_until: datetime | None
-    hold_reason: str
+    holds: tuple[Hold, ...]
+    """Runtimes that are not started now."""
     slots: tuple[Slot, ...]
     queue: Queue
     tokens: Tokens
@@ -70,7 +81,6 @@ def picture(state: RunState, *, now: datetime, last_output: Mapping[int, datetim
     at = state.now if state.ended or died else now
     counts = Counter[TaskState](task_state(r) for r in state.records.values())
     in_slot = {r.slot: r for r in state.records.values() if r.phase in HOLDS_SLOT}
-    hold = state.hold if state.hold is not None and state.hold.until > now else None
     return Picture(
         run_id=state.run_id,
         headline=headline(state, counts, died=died),
@@ -78,8 +88,7 @@ def picture(state: RunState, *, now: datetime, last_output: Mapping[int, datetim
         pid=state.start.pid,
         age_s=round(between(state.started_at, at), 1),
         stopping=state.stopping,
-        hold_until=hold.until if hold else None,
-        hold_reason=hold.reason if hold else "",
+        holds=() if state.ended else tuple(Hold(n, h.until, h.reason) for n, h in runtime_choice.held(state, at)),
         slots=tuple(_slot(state, n, in_slot.get(n), at, last_output) for n in range(state.policy.jobs)),
         queue=_queue(state, at),
         tokens=tokens(state),
@@ -97,11 +106,15 @@ def to_text(shown: Picture) -> str:
     lines = [plain(shown.headline), "", f"run    {shown.run_id}, {_state_words(shown)}, {duration(shown.age_s)}"]
     lines += [f"slot {slot.slot}  {slot_words(slot)}" for slot in shown.slots]
     lines += [f"queue  {queue_words(shown.queue)}", f"spend  {spend_words(shown)}"]
-    if shown.hold_until is not None:
-        lines.append(f"hold   until {clock(shown.hold_until)}: {plain(shown.hold_reason)}")
+    lines += [f"hold   {hold_words(hold)}" for hold in shown.holds]
     if shown.recent:
         lines += ["", *(f"  {entry}" for entry in shown.recent)]
     return "\n".join(lines) + "\n"
+
+
+def hold_words(hold: Hold) -> str:
+    when = f"until {clock(hold.until)}" if hold.until else "for good"
+    return f"{hold.runtime} {when}: {plain(hold.reason)}"
 
 
 def slot_words(slot: Slot) -> str:
@@ -130,7 +143,7 @@ def spend_words(shown: Picture) -> str:
     tokens_known = (
         "tokens unknown" if spent.total is None else f"{spent.total:,} tokens{_plus(spent.unknown_iterations)}"
     )
-    cost_known = "cost unknown" if paid.usd is None else f"${paid.usd:,.2f}{_plus(paid.unknown_iterations)}"
+    cost_known = "cost unknown" if paid.usd is None else f"{dollars(paid)}{_plus(paid.unknown_iterations)}"
     return f"{tokens_known}, {cost_known}"
 
 

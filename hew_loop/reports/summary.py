@@ -15,6 +15,7 @@ from hew_loop.core.policy import PlannedCommand, Scope
 from hew_loop.core.state import RunState
 from hew_loop.core.verdict import Verdict
 from hew_loop.reports.outcomes import outcome_of
+from hew_loop.reports.spend import Cost, ModelSpend, Tokens, by_model, cost, tokens
 from hew_loop.reports.task_lines import ORDER, TaskLine, TaskState, task_lines
 from hew_loop.reports.text import between, plural, word
 
@@ -63,24 +64,6 @@ class Delivery:
     next: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """None is unknown, which is not zero; `unknown_iterations` said nothing about theirs."""
-
-    total: int | None
-    input: int | None
-    output: int | None
-    cache_read: int | None
-    cache_create: int | None
-    unknown_iterations: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    usd: float | None
-    unknown_iterations: int
-
-
 Status = Literal["running", "suspended", "ended", "died"]
 """suspended: between two steps (`loop step`); nothing is in flight."""
 
@@ -124,7 +107,10 @@ class Summary:
     verify: VerifyRun | None
     delivery: Delivery
     tokens: Tokens
+    cache_read_percent: float | None
+    """Measured cache reads in a hundred tokens of all input."""
     cost: Cost
+    models: tuple[ModelSpend, ...]
     stop_reason: StopReason | None
     stop_detail: str
     notices: tuple[Note, ...]
@@ -138,6 +124,7 @@ def summarise(state: RunState, *, now: datetime, died: bool = False, changes: Ch
     lines = task_lines(state, now=now, died=died)
     counts = Counter[TaskState](line.state for line in lines)
     until = state.now if state.ended or died else now
+    used = tokens(state)
     return Summary(
         run_id=state.run_id,
         headline=headline(state, counts, died=died),
@@ -156,8 +143,10 @@ def summarise(state: RunState, *, now: datetime, died: bool = False, changes: Ch
         gate=_gate(state),
         verify=VerifyRun(v.verdict, v.reason, v.command, v.duration_s) if (v := state.verify) else None,
         delivery=_delivery(state),
-        tokens=tokens(state),
+        tokens=used,
+        cache_read_percent=used.cached_percent,
         cost=cost(state),
+        models=by_model(state),
         stop_reason=state.stopping,
         stop_detail=state.stop_detail,
         notices=_notices(state),
@@ -198,19 +187,6 @@ def to_json(summary: Summary) -> str:
     """One object, ASCII only, with a line end; field names are those of `Summary`."""
     value = {"schema_version": SCHEMA_VERSION, **asdict(summary)}
     return json.dumps(value, indent=2, default=_iso) + "\n"
-
-
-def tokens(state: RunState) -> Tokens:
-    usage, unknown = state.spend.usage, state.spend.unknown_usage
-    if unknown and not any(i.result and i.result.usage for i in state.iterations.values()):
-        return Tokens(None, None, None, None, None, unknown)
-    return Tokens(usage.total, usage.input, usage.output, usage.cache_read, usage.cache_create, unknown)
-
-
-def cost(state: RunState) -> Cost:
-    unknown = state.spend.unknown_cost
-    known = any(i.result and i.result.cost_usd is not None for i in state.iterations.values())
-    return Cost(None if unknown and not known else round(state.spend.cost_usd, 6), unknown)
 
 
 def scope_text(scope: Scope) -> str:

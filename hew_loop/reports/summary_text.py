@@ -5,7 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from hew_loop.reports.summary import Delivery, GateRuns, Summary, Tokens, VerifyRun
+from rich.cells import cell_len
+
+from hew_loop.reports.spend import ModelSpend, cost_words, dollars, tokens_words
+from hew_loop.reports.summary import Delivery, GateRuns, Summary, VerifyRun
 from hew_loop.reports.task_lines import TaskLine
 from hew_loop.reports.text import clock, cut, duration, pad, plain, plural, utc
 
@@ -14,6 +17,9 @@ INDENT = 17
 MAX_TITLE = 40
 MAX_NEVER_STARTED = 30
 MAX_NOTICES = 20
+MODEL_COLUMNS = (
+    "model", "runtime", "iterations", "tasks", "input", "cache read", "cache create", "output", "cost"
+)  # fmt: skip
 
 _WORDS = {"unchanged": "no change", "never_started": "never started"}
 
@@ -25,6 +31,7 @@ def to_text(summary: Summary, *, width: int = 200) -> str:
         lines += _fold(pad(label, LABEL) + plain(text, max_chars=2000), width, indent=LABEL)
     if summary.delivery.next:
         lines.append(" " * LABEL + summary.delivery.next)
+    lines += _models(summary.models, width)
     lines += _notices(summary, width)
     lines += _tasks(summary, width)
     return "\n".join(lines) + "\n"
@@ -44,8 +51,10 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
         yield "verify", _verify(summary.verify)
     if summary.stop_reason is not None:
         yield "stopped", summary.stop_reason + (f": {summary.stop_detail}" if summary.stop_detail else "")
-    yield "tokens", _tokens(summary.tokens)
-    yield "cost", _cost(summary)
+    yield "tokens", tokens_words(summary.tokens)
+    if summary.cache_read_percent is not None:
+        yield "cache", f"{summary.cache_read_percent:g}% of the input was read from the cache"
+    yield "cost", cost_words(summary.cost)
     yield "delivery", _delivery(summary.delivery)
     if (changes := summary.changes) is not None:
         lines = f"+{changes.insertions:,} -{changes.deletions:,}"
@@ -104,27 +113,48 @@ def _delivery(delivery: Delivery) -> str:
             return f"not done{reason}; the work is on the branch {delivery.branch}"
 
 
-def _tokens(tokens: Tokens) -> str:
-    if tokens.total is None:
-        return f"unknown ({plural(tokens.unknown_iterations, 'iteration')} did not say)"
-    kinds = ("input", tokens.input), ("output", tokens.output), ("cache read", tokens.cache_read)
-    each = ", ".join(f"{name} {count or 0:,}" for name, count in (*kinds, ("cache create", tokens.cache_create)))
-    return f"{tokens.total:,} ({each})" + _and_unknown(tokens.unknown_iterations)
-
-
-def _cost(summary: Summary) -> str:
-    cost = summary.cost
-    if cost.usd is None:
-        return f"unknown ({plural(cost.unknown_iterations, 'iteration')} did not say)"
-    return f"${cost.usd:,.2f}" + _and_unknown(cost.unknown_iterations)
-
-
-def _and_unknown(iterations: int) -> str:
-    return f", and unknown for {plural(iterations, 'iteration')}" if iterations else ""
-
-
 def _verdict(verdict: str) -> str:
     return verdict.replace("_", " ")
+
+
+def _models(models: Sequence[ModelSpend], width: int) -> Iterator[str]:
+    """A table, or where that is too wide a sentence for each; nothing when nobody said anything."""
+    if not any(used.model or used.tokens.total is not None for used in models):
+        return
+    rows = [MODEL_COLUMNS, *map(_model_row, models)]
+    widths = [max(cell_len(row[column]) for row in rows) for column in range(len(MODEL_COLUMNS))]
+    yield from ("", "models")
+    if sum(widths) + 2 * len(widths) <= width:
+        for row in rows:
+            names = [pad(cell, widths[column]) for column, cell in enumerate(row[:2])]
+            numbers = [" " * (widths[column] - len(cell)) + cell for column, cell in enumerate(row[2:], 2)]
+            yield "  " + "  ".join(names + numbers)
+        return
+    for row in rows[1:]:
+        facts = ", ".join(f"{name} {cell}" for name, cell in zip(MODEL_COLUMNS[2:], row[2:], strict=True))
+        yield from _fold(f"  {row[0]} ({row[1]}): {facts}", width, indent=4)
+
+
+def _model_row(used: ModelSpend) -> tuple[str, ...]:
+    def counted(count: int | None) -> str:
+        return "unknown" if count is None else f"{count:,}"
+
+    tokens, cost = used.tokens, used.cost
+    silent = (
+        f" ({tokens.unknown_iterations:,} unknown)" if tokens.unknown_iterations and tokens.total is not None else ""
+    )
+    unpaid = f" (+ {cost.unknown_iterations:,} unknown)" if cost.unknown_iterations and cost.usd is not None else ""
+    return (
+        cut(plain(used.model or "not said"), MAX_TITLE),
+        plain(used.runtime),
+        f"{used.iterations:,}{silent}",
+        f"{used.tasks:,}",
+        counted(tokens.input),
+        counted(tokens.cache_read),
+        counted(tokens.cache_create),
+        counted(tokens.output),
+        dollars(cost) + unpaid,
+    )
 
 
 def _notices(summary: Summary, width: int) -> Iterator[str]:

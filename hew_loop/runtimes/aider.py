@@ -6,25 +6,32 @@ the tokens of an answer; an error that aider tells of after the last such line i
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final
 
 from hew_loop.core.iteration import AgentReport, FailureClass, Usage
-from hew_loop.runtimes.base import AgentRequest, Ending, Invocation
+from hew_loop.runtimes.base import AgentRequest, Ending, Invocation, Purpose
 from hew_loop.runtimes.events import cost_of, program_of
 from hew_loop.runtimes.lines import FAILURE_OF_ENDING, MAX_FINAL_TEXT, Tail, evidence
 
 RECORDED_VERSIONS: Final = ((0, 86, 2), (0, 86, 2))
 """The oldest and the newest one whose output this adapter was built on."""
-OWN_FILES: Final = ".aider*"
-"""What it leaves in the tree, as a git pattern: no work of the task's."""
-
 _ENVIRONMENT: Final = (("AIDER_ANALYTICS", "false"), ("LITELLM_LOCAL_MODEL_COST_MAP", "True"))
-# `diff`: the `whole` format takes a fenced block of the answer for a file (RT-44).
+# With a yes to everything, an address in the task's text makes it install a browser, system packages included. The last
+# two lines are what a project's own configuration could have it run (RT-9).
 _SETTINGS: Final = (
     "--yes-always", "--no-check-update", "--no-show-release-notes", "--no-show-model-warnings", "--no-analytics",
-    "--no-pretty", "--no-stream", "--no-gitignore", "--edit-format", "diff",
+    "--no-pretty", "--no-stream", "--no-gitignore", "--no-detect-urls", "--disable-playwright",
+    "--no-suggest-shell-commands", "--no-auto-lint", "--no-auto-test", "--no-notifications",
+    "--load", os.devnull,
 )  # fmt: skip
+# `diff`: the `whole` format takes a fenced block of the answer for a file (RT-44). `ask` edits nothing, and without git
+# it does not go and read the files that are named.
+_FORMATS: Final[dict[Purpose, tuple[str, ...]]] = {
+    "task": ("--edit-format", "diff"),
+    "plan": ("--edit-format", "ask", "--dry-run", "--no-git", "--map-tokens", "0"),
+}
 
 _NUMBER: Final = r"(\d{1,9}(?:\.\d)?k?)"
 _TOKENS: Final = re.compile(
@@ -61,7 +68,7 @@ class AiderRuntime:
 
     name = "aider"
     fenced_answers = False
-    """A fenced `loop_result` may end up in an edit: the prompt has to ask for `<next_iteration>` (RT-44)."""
+    own_files: tuple[str, ...] = (".aider*",)
 
     def __init__(self, *, program: str | None = None) -> None:
         self._program = program or program_of(self.name)
@@ -71,7 +78,7 @@ class AiderRuntime:
         argv = [self._program]
         if request.model:
             argv += ["--model", request.model]
-        argv += ["--message-file", str(request.prompt_file), *_SETTINGS]
+        argv += ["--message-file", str(request.prompt_file), *_SETTINGS, *_FORMATS[request.purpose]]
         return Invocation(argv=tuple(argv), env=_ENVIRONMENT)
 
     def reader(self) -> AiderReader:
@@ -93,6 +100,10 @@ class AiderReader:
     def is_final(self) -> bool:
         """Never: after an answer it commits, and may ask again."""
         return False
+
+    @property
+    def is_progress(self) -> bool:
+        return True
 
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         printed = self._tail.text.replace("\r\n", "\n")

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from hew_loop.core.iteration import AgentReport
 
 Ending = Literal["exited", "timed_out", "stalled", "cancelled", "not_started"]
+Purpose = Literal["task", "plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class AgentRequest:
     model: str | None
     git_dirs: tuple[Path, ...] = ()
     """The common git directory and the worktree's own: what an agent in a sandbox has to write to commit (RT-7)."""
+    purpose: Purpose = "task"
+    """`plan` asks for words alone: the program is started so that it can change nothing, as far as it lets us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,11 @@ class OutputReader(Protocol):
         """The final event was seen: the process gets 30 s to end, the outcome stays (RT-22)."""
         ...
 
+    @property
+    def is_progress(self) -> bool:
+        """The newest piece held more than notices that it waits for its provider (RT-28)."""
+        ...
+
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         """The outcome; called once. `exit_code` is negative for a signal, None when it never started."""
         ...
@@ -53,6 +61,10 @@ class OutputReader(Protocol):
 
 class Runtime(Protocol):
     name: str
+    fenced_answers: bool
+    """Where not, a fenced block of its answer may end up in a file, and the prompt asks for tags instead (RT-44)."""
+    own_files: tuple[str, ...]
+    """Names, with wildcards, of what the program itself leaves at the top of the worktree: no work of the task's."""
 
     def invocation(self, request: AgentRequest) -> Invocation: ...
 

@@ -23,7 +23,7 @@ from hew_loop.runtimes.events import (
     utc_now,
 )
 from hew_loop.runtimes.lines import FAILURE_OF_ENDING, MAX_FINAL_TEXT, encodable, evidence
-from hew_loop.runtimes.reset_time import reset_time
+from hew_loop.runtimes.reset_time import named_time, reset_time
 
 PROGRAM_VARIABLE: Final = "HEW_LOOP_CLAUDE_BIN"
 Version = tuple[int, int, int]
@@ -42,6 +42,12 @@ _ENVIRONMENT: Final = (
 )
 _ALLOWED_TOOLS: Final = "Bash Edit Write Read Glob Grep"
 _SETTINGS: Final = '{"disableAllHooks": true}'
+# One tool, with which it may read nothing: a request without any is what a CLI sends for a title, and some servers take
+# it for one. The short system prompt stands for one of 7,000 tokens about tools.
+_PLAN: Final = (
+    "--permission-mode", "dontAsk", "--tools", "Read", "--disallowedTools", "Read(//**)",
+    "--max-turns", "4", "--system-prompt", "Answer from what you are told alone, in the form that is asked for.",
+)  # fmt: skip
 
 _SUBTYPES: Final[dict[str, FailureClass]] = {"error_max_turns": "max_turns", "error_max_budget_usd": "budget"}
 _TERMINAL_REASONS: Final[dict[str, FailureClass]] = {
@@ -66,6 +72,8 @@ class ClaudeRuntime:
     """`program` is `$HEW_LOOP_CLAUDE_BIN`, else `claude` on PATH, unless given."""
 
     name = "claude"
+    fenced_answers = True
+    own_files: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -88,8 +96,11 @@ class ClaudeRuntime:
         argv = [self._program, "-p", "--output-format", "stream-json", "--verbose"]
         if request.model:
             argv += ["--model", request.model]
-        argv += ["--permission-mode", "acceptEdits", "--allowedTools", _ALLOWED_TOOLS]
-        argv += ["--settings", _SETTINGS, "--strict-mcp-config", "--session-id", str(uuid.uuid4()), *self._limits]
+        argv += ["--settings", _SETTINGS, "--strict-mcp-config", "--session-id", str(uuid.uuid4())]
+        if request.purpose == "plan":
+            argv += _PLAN
+        else:
+            argv += ["--permission-mode", "acceptEdits", "--allowedTools", _ALLOWED_TOOLS, *self._limits]
         return Invocation(argv=tuple(argv), env=_ENVIRONMENT, stdin=stdin_prompt(request.prompt))
 
     def reader(self) -> ClaudeReader:
@@ -101,7 +112,7 @@ class ClaudeReader:
 
     def __init__(self, *, now: Callable[[], datetime] = utc_now) -> None:
         self._now = now
-        self._stream = EventStream()
+        self._stream = EventStream(is_notice=_is_notice)
         self._model: str | None = None
         self._denied: list[str] = []
         self._limit: Event = {}
@@ -118,6 +129,10 @@ class ClaudeReader:
     def is_final(self) -> bool:
         return self._result is not None
 
+    @property
+    def is_progress(self) -> bool:
+        return self._stream.is_progress
+
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         for event in self._stream.flush():
             self._take(event)
@@ -126,6 +141,8 @@ class ClaudeReader:
         result = self._result
         failure = self._failure(result, ending)
         text = encodable(text_of(result.get("result")))
+        is_limit = failure in ("rate_limit", "usage_limit")
+        reset_at, reset_from = self._reset(text) if is_limit else (None, "")
         return AgentReport(
             failure=failure,
             message=_message(result, text) if failure else "",
@@ -134,7 +151,8 @@ class ClaudeReader:
             cost_usd=cost_of(result.get("total_cost_usd")),
             model=self._model_of(result),
             denials=_denials(result.get("permission_denials")) or tuple(self._denied),
-            reset_at=self._reset_at(text) if failure in ("rate_limit", "usage_limit") else None,
+            reset_at=reset_at,
+            reset_from=reset_from,
         )
 
     def _take(self, event: Event) -> None:
@@ -217,10 +235,16 @@ class ClaudeReader:
         model = paid[0] if len(paid) == 1 else self._model
         return None if model is None else encodable(model)
 
-    def _reset_at(self, text: str) -> datetime | None:
-        limits = (self._limit, mapping(mapping(self._api_error.get("api_error_params")).get("rate_limit_info")))
-        epochs = [limit.get("resetsAt") for limit in limits if limit.get("status") == "rejected"]
-        return reset_time(epochs=epochs, text=text, now=self._now())
+    def _reset(self, text: str) -> tuple[datetime | None, str]:
+        now = self._now()
+        params = mapping(self._api_error.get("api_error_params"))
+        limits = (("rate_limit_event", self._limit), ("api_error_params", mapping(params.get("rate_limit_info"))))
+        epochs = [(place, limit.get("resetsAt")) for place, limit in limits if limit.get("status") == "rejected"]
+        return reset_time([*epochs, ("text", named_time(text, now))], now=now)
+
+
+def _is_notice(event: Event) -> bool:
+    return event.get("type") == "system" and event.get("subtype") == "api_retry"
 
 
 def _message(result: Event, text: str) -> str:

@@ -6,7 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Callable
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -25,7 +25,7 @@ from hew_loop.runtimes.events import (
     utc_now,
 )
 from hew_loop.runtimes.lines import FAILURE_OF_ENDING, MAX_FINAL_TEXT, encodable, evidence
-from hew_loop.runtimes.reset_time import reset_time
+from hew_loop.runtimes.reset_time import next_such, reset_time
 
 RECORDED_VERSIONS: Final = ((0, 169, 0), (0, 169, 0))
 """The oldest and the newest one whose output this adapter was built on."""
@@ -65,8 +65,9 @@ _STDERR: Final[tuple[tuple[str, FailureClass], ...]] = (
 _AT: Final = re.compile(
     r"[Tt]ry again at (?:(?P<day>[A-Z][a-z]{2} \d{1,2})[a-z]{2}, (?P<year>\d{4}) )?(?P<time>\d{1,2}:\d{2} [AP]M)"
 )
-_IN: Final = re.compile(r"[Tt]ry again in (?:(\d{1,6})m ?)?(\d{1,6}(?:\.\d{1,6})?)s\b")
-_JUST_OVER: Final = timedelta(minutes=5)
+_IN: Final = re.compile(r"[Tt]ry again in ((?:[\d.]+ ?[a-z]+,? ?)+)")
+_SPAN: Final = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?(ms|[smhd]|(?:second|minute|hour|day)s?)(?![a-z])")
+_SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class CodexRuntime:
@@ -78,6 +79,8 @@ class CodexRuntime:
     """
 
     name = "codex"
+    fenced_answers = True
+    own_files: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -103,9 +106,12 @@ class CodexRuntime:
         argv = [self._program, "exec", "--json", "-C", str(request.worktree)]
         if request.model:
             argv += ["-m", request.model]
-        argv += ["-s", "workspace-write"]
-        for directory in request.git_dirs:
-            argv += ["--add-dir", str(directory)]
+        if request.purpose == "plan":
+            argv += ["-s", "read-only", "--skip-git-repo-check"]
+        else:
+            argv += ["-s", "workspace-write"]
+            for directory in request.git_dirs:
+                argv += ["--add-dir", str(directory)]
         argv += [*_SETTINGS, *self._hide, "-"]
         # SIGTERM would leave the command that it runs (RT-33).
         return Invocation(argv=tuple(argv), stdin=stdin_prompt(request.prompt), stop_signal=int(signal.SIGINT))
@@ -120,7 +126,7 @@ class CodexReader:
     def __init__(self, *, now: Callable[[], datetime] = utc_now, zone: tzinfo | None = None) -> None:
         self._now = now
         self._zone = zone
-        self._stream = EventStream()
+        self._stream = EventStream(is_notice=_is_notice)
         self._text = ""
         self._end: Event | None = None
 
@@ -131,6 +137,10 @@ class CodexReader:
     @property
     def is_final(self) -> bool:
         return self._end is not None
+
+    @property
+    def is_progress(self) -> bool:
+        return self._stream.is_progress
 
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         for event in self._stream.flush():
@@ -163,26 +173,26 @@ class CodexReader:
     def _failed(self, said: str, ending: Ending) -> AgentReport:
         """A failed turn names no usage: it is unknown, since the turn may have worked for hours before."""
         failure = failure_of_message(said) or FAILURE_OF_ENDING.get(ending, "unknown")
-        is_limit = failure in ("rate_limit", "usage_limit")
+        reset_at, reset_from = self._reset(said) if failure in ("rate_limit", "usage_limit") else (None, "")
         return AgentReport(
             failure=failure,
             message=evidence(said) or "its final event holds no text",
-            reset_at=self._reset_at(said) if is_limit else None,
+            reset_at=reset_at,
+            reset_from=reset_from,
         )
 
-    def _reset_at(self, said: str) -> datetime | None:
+    def _reset(self, said: str) -> tuple[datetime | None, str]:
         now = self._now()
-        if (wait := _IN.search(said)) is not None:
-            seconds = int(wait[1] or 0) * 60 + float(wait[2])
-            return reset_time(epochs=[now.timestamp() + seconds], text="", now=now)
+        if (wait := _IN.search(said)) is not None and (spans := _SPAN.findall(wait[1])):
+            seconds = sum(float(number) * _SECONDS[unit if unit == "ms" else unit[0]] for number, unit in spans)
+            return reset_time([("text", now.timestamp() + seconds)], now=now)
         try:
-            at = self._local_time(said, now)
-            return None if at is None else reset_time(epochs=[at.timestamp()], text="", now=now)
+            return reset_time([("text", self._local_time(said, now))], now=now)
         except (ValueError, OverflowError, OSError):
-            return None  # no such day or hour
+            return None, ""  # no such day or hour
 
     def _local_time(self, said: str, now: datetime) -> datetime | None:
-        """Of the day that it names, else the next such time. One just over is that minute, not tomorrow's."""
+        """Of the day that it names, else the next such time."""
         found = _AT.search(said)
         if found is None:
             return None
@@ -191,9 +201,12 @@ class CodexReader:
             at = datetime.strptime(f"{found['day']} {found['year']} {found['time']}", "%b %d %Y %I:%M %p")
         else:
             clock = datetime.strptime(found["time"], "%I:%M %p").time()
-            at = datetime.combine(local.date(), clock)
-            at += timedelta(days=1 if at < local - _JUST_OVER else 0)
-        return at.astimezone() if self._zone is None else at.replace(tzinfo=self._zone)
+            at = next_such(datetime.combine(local.date(), clock), local)
+        return (at.astimezone() if self._zone is None else at.replace(tzinfo=self._zone)).astimezone(UTC)
+
+
+def _is_notice(event: Event) -> bool:
+    return event.get("type") == "error" and text_of(event.get("message")).startswith("Reconnecting...")
 
 
 def failure_of_message(said: str) -> FailureClass | None:

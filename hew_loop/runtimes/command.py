@@ -22,6 +22,9 @@ _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 class CommandRuntime:
     """Raises UsageError at once for a command that could never be started as it is written."""
 
+    fenced_answers = True
+    own_files: tuple[str, ...] = ()
+
     def __init__(self, settings: RuntimeSettings) -> None:
         self.name = settings.name
         self._settings = settings
@@ -46,7 +49,7 @@ class CommandRuntime:
                 hint='set prompt = "stdin" or prompt = "file" for this runtime',
             )
         values = {
-            "task_id": request.task,
+            "task_id": "planner" if request.purpose == "plan" else request.task,
             "model": request.model or "",
             "prompt_file": str(request.prompt_file),
             "worktree": str(request.worktree),
@@ -76,6 +79,10 @@ class CommandReader:
     def is_final(self) -> bool:
         """Never: a command's output has no final event, so it may take its whole time."""
         return False
+
+    @property
+    def is_progress(self) -> bool:
+        return True
 
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         text = self._tail.text

@@ -33,15 +33,24 @@ STATUSES: Final[dict[int, FailureClass]] = {
 
 
 class EventStream:
-    """The events of one agent's stdout; what stands between them is kept as text. Never raises."""
+    """The events of one agent's stdout; what stands between them is kept as text. Never raises.
 
-    def __init__(self) -> None:
+    `is_notice` knows the events by which the agent only says that it waits and will try again.
+    """
+
+    def __init__(self, *, is_notice: Callable[[Event], bool] = lambda event: False) -> None:
         self.has_events = False
+        self.is_progress = True
+        """The newest piece completed a line that is no such notice."""
+        self._is_notice = is_notice
         self._lines = LineSplitter()
         self._plain = Tail(max_bytes=4096)
 
     def feed(self, data: bytes) -> list[Event]:
-        return [event for line in self._lines.feed(data) if (event := self._parse(line)) is not None]
+        lines = [line for line in self._lines.feed(data) if line.strip()]
+        events = [self._parse(line) for line in lines]
+        self.is_progress = any(event is None or not self._is_notice(event) for event in events)
+        return [event for event in events if event is not None]
 
     def flush(self) -> list[Event]:
         """The last event, when the stream ended without a line end."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Final
 
 from hew_loop.core.iteration import AgentReport, FailureClass, Usage
@@ -23,8 +25,12 @@ from hew_loop.runtimes.lines import FAILURE_OF_ENDING, MAX_FINAL_TEXT, encodable
 RECORDED_VERSIONS: Final = ((0, 61, 0), (0, 61, 0))
 """The oldest and the newest one whose output this adapter was built on."""
 
-# A fresh worktree is one that nobody has trusted, and there it refuses to work unasked.
+# A fresh worktree is one that nobody has trusted, and there it refuses to work unasked. Trusted, it would run the
+# project's hooks, tool commands and MCP servers (RT-9); only settings of the system can forbid the first two.
 _ENVIRONMENT: Final = (("GEMINI_CLI_TRUST_WORKSPACE", "true"),)
+SYSTEM_SETTINGS: Final = "GEMINI_CLI_SYSTEM_SETTINGS_PATH"
+_OUR_SETTINGS: Final = Path(__file__).with_name("gemini_settings.json")
+_PLACES_OF_SETTINGS: Final = ("/etc/gemini-cli/settings.json", "/Library/Application Support/GeminiCli/settings.json")
 
 _NO_SIGN_IN: Final = 41
 # It exits with an HTTP status modulo 256.
@@ -41,19 +47,29 @@ _REFUSALS: Final = ("tool_not_registered", "policy_violation")
 
 
 class GeminiRuntime:
-    """`program` is `$HEW_LOOP_GEMINI_BIN`, else `gemini` on PATH, unless given."""
+    """`program` is `$HEW_LOOP_GEMINI_BIN`, else `gemini` on PATH, unless given.
+
+    Settings of the system that somebody made for this machine stay in force instead of ours.
+    """
 
     name = "gemini"
+    fenced_answers = True
+    own_files: tuple[str, ...] = ()
 
     def __init__(self, *, program: str | None = None) -> None:
         self._program = program or program_of(self.name)
+        made = (path for path in _PLACES_OF_SETTINGS if Path(path).exists())
+        self._settings = os.environ.get(SYSTEM_SETTINGS) or next(made, str(_OUR_SETTINGS))
 
     def invocation(self, request: AgentRequest) -> Invocation:
         argv = [self._program]
         if request.model:
             argv += ["-m", request.model]
-        argv += ["--approval-mode", "yolo", "--output-format", "stream-json"]
-        return Invocation(argv=tuple(argv), env=_ENVIRONMENT, stdin=stdin_prompt(request.prompt))
+        # Without `yolo` the tools that write or run anything do not exist.
+        argv += ["--approval-mode", "default" if request.purpose == "plan" else "yolo"]
+        argv += ["--output-format", "stream-json", "--allowed-mcp-server-names", "none-of-them"]
+        env = (*_ENVIRONMENT, (SYSTEM_SETTINGS, self._settings))
+        return Invocation(argv=tuple(argv), env=env, stdin=stdin_prompt(request.prompt))
 
     def reader(self) -> GeminiReader:
         return GeminiReader()
@@ -81,6 +97,10 @@ class GeminiReader:
     @property
     def is_final(self) -> bool:
         return self._result is not None
+
+    @property
+    def is_progress(self) -> bool:
+        return self._stream.is_progress
 
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         for event in self._stream.flush():

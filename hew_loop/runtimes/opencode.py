@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
 
 from hew_loop.core.iteration import AgentReport, FailureClass, Usage
-from hew_loop.runtimes.base import AgentRequest, Ending, Invocation
+from hew_loop.runtimes.base import AgentRequest, Ending, Invocation, Purpose
 from hew_loop.runtimes.events import (
     Event,
     EventStream,
@@ -35,12 +35,16 @@ _ENVIRONMENT: Final = (
     ("OPENCODE_DISABLE_AUTOUPDATE", "1"),
     ("OPENCODE_DISABLE_LSP_DOWNLOAD", "1"),
     ("OPENCODE_DISABLE_DEFAULT_PLUGINS", "1"),
+    # The project's plugins, tools and MCP servers (RT-9); with them go its instructions, which are named below instead.
+    ("OPENCODE_DISABLE_PROJECT_CONFIG", "1"),
 )
+_INSTRUCTIONS: Final = ("AGENTS.md", "CLAUDE.md", "CONTEXT.md")
+"""The first that is there counts, as for itself."""
 # With `ask` everything is refused: nobody is there to be asked.
-_CONFIG: Final = {
-    "autoupdate": False,
-    "share": "disabled",
-    "permission": {"edit": "allow", "bash": "allow", "webfetch": "deny"},
+_CONFIG: Final = {"autoupdate": False, "share": "disabled"}
+_PERMISSIONS: Final[dict[Purpose, dict[str, str]]] = {
+    "task": {"edit": "allow", "bash": "allow", "webfetch": "deny"},
+    "plan": {"edit": "deny", "bash": "deny", "webfetch": "deny"},
 }
 _REASONS: Final[dict[str, FailureClass]] = {"length": "incomplete", "content-filter": "refusal"}
 _NAMES: Final[dict[str, FailureClass]] = {"ProviderAuthError": "auth", "MessageOutputLengthError": "incomplete"}
@@ -52,10 +56,12 @@ class OpencodeRuntime:
     """`program` is `$HEW_LOOP_OPENCODE_BIN`, else `opencode` on PATH, unless given."""
 
     name = "opencode"
+    fenced_answers = True
+    own_files: tuple[str, ...] = ()
 
     def __init__(self, *, program: str | None = None, now: Callable[[], datetime] = utc_now) -> None:
         self._program = program or program_of(self.name)
-        self._config = json.dumps({**_users_config(), **_CONFIG})
+        self._config = {**_users_config(), **_CONFIG}
         self._now = now
 
     def invocation(self, request: AgentRequest) -> Invocation:
@@ -63,7 +69,12 @@ class OpencodeRuntime:
         argv = [self._program, "run", "--format", "json"]
         if request.model:
             argv += ["--model", request.model]
-        env = ((CONFIG_VARIABLE, self._config), *_ENVIRONMENT)
+        config = {**self._config, "permission": _PERMISSIONS[request.purpose]}
+        paths = (request.worktree / name for name in _INSTRUCTIONS)
+        if (own := next((path for path in paths if path.is_file()), None)) is not None:
+            given = self._config.get("instructions")
+            config["instructions"] = [*(cast("list[object]", given) if isinstance(given, list) else []), str(own)]
+        env = ((CONFIG_VARIABLE, json.dumps(config)), *_ENVIRONMENT)
         return Invocation(argv=tuple(argv), env=env, stdin=stdin_prompt(request.prompt))
 
     def reader(self) -> OpencodeReader:
@@ -93,11 +104,16 @@ class OpencodeReader:
     def is_final(self) -> bool:
         return self._end is not None and _reason(self._end) == "stop"
 
+    @property
+    def is_progress(self) -> bool:
+        return self._stream.is_progress
+
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         for event in self._stream.flush():
             self._take(event)
         failure, message = self._outcome(ending, exit_code, stderr_tail)
         is_answer = failure in (None, "empty")
+        reset_at, reset_from = self._reset() if failure == "rate_limit" else (None, "")
         return AgentReport(
             failure=failure,
             message=message,
@@ -106,7 +122,8 @@ class OpencodeReader:
             # Nothing is what it counts for a model whose price it does not know.
             cost_usd=self._cost or None,
             denials=tuple(self._denied),
-            reset_at=self._reset_at() if failure == "rate_limit" else None,
+            reset_at=reset_at,
+            reset_from=reset_from,
         )
 
     def _outcome(self, ending: Ending, exit_code: int | None, stderr: bytes) -> tuple[FailureClass | None, str]:
@@ -157,7 +174,7 @@ class OpencodeReader:
         self._usage = None if self._usage is None or step is None else self._usage + step
         self._cost = None if self._cost is None or cost is None else self._cost + cost
 
-    def _reset_at(self) -> datetime | None:
+    def _reset(self) -> tuple[datetime | None, str]:
         """By the `retry-after` header of the last answer: seconds, or a date."""
         error = mapping((self._end or {}).get("error"))
         given = text_of(mapping(mapping(error.get("data")).get("responseHeaders")).get("retry-after"))
@@ -168,8 +185,8 @@ class OpencodeReader:
             try:
                 at = parsedate_to_datetime(given).timestamp()
             except (ValueError, TypeError, OverflowError):
-                return None
-        return reset_time(epochs=[at], text="", now=now)
+                return None, ""
+        return reset_time([("retry-after", at)], now=now)
 
 
 def _failure_of_error(error: Event, ending: Ending) -> tuple[FailureClass, str]:

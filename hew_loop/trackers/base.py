@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +42,10 @@ class Tracker(Protocol):
 
     def show(self, task_id: str) -> TaskText | None:
         """The task with its texts as they are now; None when there is no such id."""
+        ...
+
+    def briefs(self, ids: Collection[str]) -> Mapping[str, str]:
+        """How their descriptions begin, as of the last `read` or newer; those without one may be left out."""
         ...
 
     def claim(self, task_id: str, actor: str) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from hew_loop.core.graph import BLOCKING
-from hew_loop.core.task import NEEDS_HUMAN, Edge, Task, TaskText
+from hew_loop.core.task import NEEDS_HUMAN, Edge, Task, TaskText, brief
 from hew_loop.errors import TrackerError
+from hew_loop.trackers import bd_prime
 from hew_loop.trackers.base import BugReport
 from hew_loop.trackers.bd_call import ACTOR, Answer, Bd, passable
 from hew_loop.trackers.bd_checks import check_id, check_state, doubt_emptiness, is_unknown
@@ -34,6 +35,7 @@ class BdTracker:
     def __init__(self, bd: Bd) -> None:
         self._bd = bd
         self._seen: frozenset[str] = frozenset()
+        self._briefs: dict[str, str] = {}
 
     @classmethod
     def open(cls, directory: Path, env: Mapping[str, str] = os.environ) -> BdTracker:
@@ -64,15 +66,25 @@ class BdTracker:
             raise TrackerError(f"{self.program} does not tell its version.", hint="Is that beads' bd? See: bd version")
         return found[1]
 
+    def primer(self) -> str:
+        """What the store says about the project, for every prompt. Raises TrackerError."""
+        return bd_prime.primer(self._bd)
+
     def read(self) -> tuple[Task, ...]:
         """One call, whatever the number of tasks: `bd list` shows their edges too."""
         # Gates and templates are hidden otherwise; a gate that is not seen would block nobody.
-        tasks = tasks_of(self._bd.call(*_LIST, "--include-gates", "--include-templates").issues())
+        issues = self._bd.call(*_LIST, "--include-gates", "--include-templates").issues()
+        self._briefs = {str(i.get("id")): brief(str(i.get("description") or "")) for i in issues}
+        tasks = tasks_of(issues)
         if not tasks:
             doubt_emptiness(self._bd, seen=len(self._seen))
         tasks += self._hidden_blockers(tasks)
         self._seen = frozenset(task.id for task in tasks)
         return tasks
+
+    def briefs(self, ids: Collection[str]) -> dict[str, str]:
+        """As of the last `read`: one call each would take longer than anybody waits for a planner."""
+        return {i: self._briefs[i] for i in ids if i in self._briefs}
 
     def show(self, task_id: str) -> TaskText | None:
         check_id(task_id, seen=self._seen)

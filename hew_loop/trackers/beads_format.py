@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NoReturn, cast
 
 from hew_loop.core.graph import WAITS_FOR
+from hew_loop.core.mentions import mentioned
 from hew_loop.core.task import Edge, Task
 
 Issue = dict[str, Any]
@@ -27,6 +28,8 @@ _MEMBERS = (
     "await_type", "await_id", "timeout", "waiters", "source_formula", "source_location", "mol_type", "work_type",
     "event_kind", "actor", "target", "payload", "dependency_count", "dependent_count", "comment_count",
 )  # fmt: skip
+_PLANS = ("title", "description", "design", "acceptance_criteria")
+"""Texts that say what is to be done; notes say what was done."""
 _RANK = {name: rank for rank, name in enumerate(_MEMBERS)}
 _ESCAPED = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
@@ -126,6 +129,7 @@ def task_of(issue: Issue, *, is_file: bool = True) -> Task | None:
         defer_until=read_time(issue.get("defer_until")),
         pinned=issue.get("pinned") is True,
         ephemeral=issue.get("ephemeral") is True,
+        mentions=mentioned(*(text for name in _PLANS if isinstance(text := issue.get(name), str))),
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from hew_loop.core.task import Edge, Task, TaskText
+from hew_loop.core.task import Edge, Task, TaskText, brief
 from hew_loop.errors import HewError, UsageError
 from hew_loop.trackers.base import BugReport
 from hew_loop.trackers.beads_checks import check_kind, check_texts, check_title, check_type, cut_title, new_memory_key
@@ -76,6 +76,10 @@ class BeadsStore:
             acceptance=issue.get("acceptance_criteria") or "",
             notes=issue.get("notes") or "",
         )
+
+    def briefs(self, ids: Collection[str]) -> dict[str, str]:
+        lines = self._file.read().by_id
+        return {i: brief(_issue(lines[i]).get("description") or "") for i in ids if i in lines}
 
     def claim(self, task_id: str, actor: str) -> str:
         def change(snapshot: Snapshot) -> Edit[str]:

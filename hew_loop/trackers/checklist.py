@@ -8,12 +8,12 @@ item that others stand below is an epic, never started itself; `[!]` on it sets 
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from hew_loop.core.task import NEEDS_HUMAN, Task, TaskText
+from hew_loop.core.task import NEEDS_HUMAN, Task, TaskText, brief
 from hew_loop.errors import EXIT_FAILED, TrackerError
 from hew_loop.trackers.base import BugReport
 from hew_loop.trackers.checklist_format import marked, parse
@@ -58,6 +58,10 @@ class ChecklistTracker:
             return view.text(task_id, self.path.name)
         bug = next((bug for bug in view.notes.bugs if bug.id == task_id), None)
         return None if bug is None else bug_text(bug, is_open=view.is_open(bug))
+
+    def briefs(self, ids: Collection[str]) -> dict[str, str]:
+        view = self._view()
+        return {i: brief(view.text(i, self.path.name).description) for i in ids if i in view.index}
 
     def unclear(self) -> tuple[tuple[int, str], ...]:
         """Number and text of each line that looks like an item and is none, for a warning: nobody works on it."""

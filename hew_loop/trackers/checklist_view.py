@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Final
 
+from hew_loop.core.mentions import mentioned
 from hew_loop.core.task import NEEDS_HUMAN, PARENT_CHILD, Edge, Task, TaskText
 from hew_loop.trackers.checklist_format import Checklist, Item
 from hew_loop.trackers.checklist_notes import Bug, Notebook, encodable
@@ -53,6 +54,7 @@ class View:
                 assignee=assignee,
                 labels=(NEEDS_HUMAN,) if i in aside and not is_closed else (),
                 edges=() if item.parent is None else (Edge(self._ids[item.parent], PARENT_CHILD),),
+                mentions=mentioned(item.title, item.body),
             )
         return tasks
 
@@ -100,6 +102,7 @@ def bug_text(bug: Bug, *, is_open: bool) -> TaskText:
         priority=bug.priority,
         type="bug",
         labels=bug.labels,
+        mentions=mentioned(bug.title, bug.description),
     )
     return TaskText(task, description=bug.description)
 

@@ -115,6 +115,17 @@ def test_a_fence_wins_over_a_tag_and_a_result_over_both() -> None:
     assert parse_answer(both + fenced('{"status": "done"}')).next_iteration == ("fence",)
 
 
+def test_a_result_in_a_tag_is_for_agents_that_must_not_use_a_fence() -> None:
+    tagged = 'Done.\n<loop_result>{"status": "no_change", "summary": "It is there."}</loop_result>\n'
+
+    assert parse_answer(tagged) == AgentAnswer("no_change", "It is there.")
+    assert parse_answer(f"{tagged}<next_iteration>a, b</next_iteration>").next_iteration == ("a", "b")
+    assert parse_answer(f'<loop_result>{{"status": "done"}}</loop_result>{tagged}').status == "no_change"
+    assert parse_answer(tagged + fenced('{"status": "done"}')) == AgentAnswer("done")
+    assert parse_answer(f"````text\n{tagged}````\n") == AgentAnswer()
+    assert parse_answer("<loop_result>done</loop_result>") == AgentAnswer(problem="loop_result is no JSON object")
+
+
 def test_a_block_of_another_kind_under_the_name_is_a_problem() -> None:
     assert parse_answer(fenced('{"next": "tests"}', name="next_iteration")) == AgentAnswer(
         problem="next_iteration is no JSON list"

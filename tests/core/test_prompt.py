@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hew_loop.core.agent_answer import AgentAnswer, parse_answer
 from hew_loop.core.prompt import MAX_CHARACTERS, LandedDependency, PromptInput, build_prompt
-from hew_loop.core.skill import RULES, SKILL
+from hew_loop.core.skill import RULES, SKILL, TAGGED_RULES
 from hew_loop.core.task import Task, TaskText
 
 CREATED = datetime(2026, 3, 1, tzinfo=UTC)
@@ -213,6 +213,41 @@ def test_no_text_of_others_can_end_its_fence(title: str, description: str, evide
     assert prompt.text.startswith("#")
     prompt.text.encode()
     assert parse_answer(prompt.text) == AgentAnswer()
+
+
+@settings(deadline=None, max_examples=50)
+@given(texts, texts, st.sampled_from([1, 400]), st.integers(0, 30))
+def test_whatever_it_is_given_the_prompt_can_be_sent(one: str, other: str, times: int, count: int) -> None:
+    """Not a local command of an agent's (`/…`), within its limit, and text that can be written down."""
+    long = one * times
+    task = TaskText(
+        task=Task(id=other or "t", title=one, type=other, created_at=CREATED),
+        description=long, acceptance=long, design=other, notes=long,
+    )  # fmt: skip
+    told = LandedDependency(id=one, title=other, summary=long, files=(long, other))
+    prompt = build_prompt(
+        PromptInput(
+            task=task, base=one, primer=long, skill=long or "/", dependencies=(told,) * count,
+            evidence=(long,) * count, conflict_files=(long,) * count,
+        )
+    )  # fmt: skip
+
+    assert prompt.text.startswith("# ")
+    assert len(prompt.text) <= MAX_CHARACTERS
+    assert RULES in prompt.text
+    assert prompt.text.encode().decode() == prompt.text
+    assert sum(n for _, n in prompt.parts) == pytest.approx(len(prompt.text.encode()) / 4, abs=2 * len(prompt.parts))
+
+
+def test_an_agent_whose_program_takes_fences_for_files_is_asked_for_tags() -> None:
+    given = PromptInput(task=TaskText(task=Task(id="t-1", title="T", created_at=CREATED)), base="f")
+    plain, tagged = build_prompt(given), build_prompt(replace(given, fenced_answers=False))
+
+    assert tagged.text == plain.text.replace(RULES, TAGGED_RULES).replace("`loop_result` block", "`loop_result` line")
+    assert "```loop_result" not in tagged.text
+    assert "<next_iteration>" in tagged.text
+    assert tagged.prefix_hash != plain.prefix_hash
+    assert parse_answer(tagged.text) == AgentAnswer()
 
 
 def outside_of_fences(text: str) -> list[str]:

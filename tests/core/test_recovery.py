@@ -18,6 +18,7 @@ SPEC = IterationSpec(RUN_ID, 1, "t", 1, 0, "base", f"loop/{RUN_ID}/t.1", f"loop/
 EXAMPLES: tuple[ac.Action, ...] = (
     ac.ReadTasks(),
     ac.Claim("t", 0, SPEC.actor, "graph"),
+    ac.AskPlanner(1, "claude", 1),
     ac.StartIteration(SPEC, "graph"),
     ac.BuildChain("base", (ac.ChainEntry(1, "t", "head", "base"),)),
     ac.RunGate(1, "candidate", "tree", "prefix", (1,)),
@@ -25,6 +26,7 @@ EXAMPLES: tuple[ac.Action, ...] = (
     ac.CloseTask("t", "landed"),
     ac.ReleaseTask("t", SPEC.actor, "returned"),
     ac.FileBug("t", 1, "blocked", "title", "description"),
+    ac.Remember("STATUS:x"),
     ac.Verify("candidate"),
     ac.Deliver("main", "base", "candidate"),
 )

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hew_loop.core import actions as ac
-from hew_loop.core import dispatcher, merge_queue, picking, recovery, startable, transitions
+from hew_loop.core import dispatcher, merge_queue, picking, recovery, runtime_choice, startable, transitions
 from hew_loop.core import events as ev
 from hew_loop.core.iteration import IterationResult
-from hew_loop.core.policy import GateSettings
+from hew_loop.core.policy import GateSettings, ModelSettings, PlannerSettings
 from hew_loop.core.state import RunState
 from hew_loop.core.task import Task
 from tests.support.world import World
@@ -62,6 +62,9 @@ def scenarios(draw: st.DrawFn, *, kills: bool = True) -> Scenario:
         "accept_no_change": draw(st.sampled_from((True, True, True, False))),
         "max_new": draw(st.sampled_from((None, None, 1))),
         "guard_trip": draw(st.sampled_from((5, 5, 2))),
+        "fallback_runtime": draw(st.sampled_from((None, "codex"))),
+        "planner": PlannerSettings(enabled=draw(st.booleans())),
+        "model": ModelSettings(fallback=draw(st.sampled_from((None, "small")))),
     }
     return Scenario(
         tasks=draw(backlogs()),
@@ -109,8 +112,8 @@ def _keep_claims(patch: pytest.MonkeyPatch) -> None:
 
 
 def _one_slot_only(patch: pytest.MonkeyPatch) -> None:
-    slots = dispatcher._free_slots  # pyright: ignore[reportPrivateUsage]
-    patch.setattr(dispatcher, "_free_slots", lambda state: [s for s in slots(state) if s == 0])
+    slots = RunState.free_slots
+    patch.setattr(RunState, "free_slots", lambda state: [s for s in slots(state) if s == 0])
 
 
 def _obey_the_suggestion(patch: pytest.MonkeyPatch) -> None:
@@ -120,6 +123,14 @@ def _obey_the_suggestion(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(dispatcher, "startable", starved)
     patch.setattr(picking, "startable", starved)
+
+
+def _ignore_holds(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(runtime_choice, "_is_open", lambda state, name, now: True)
+
+
+def _all_at_once_behind_a_hold(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(runtime_choice, "is_gentle", lambda state, name: False)
 
 
 def _land_without_a_verdict(patch: pytest.MonkeyPatch) -> None:
@@ -154,6 +165,8 @@ def _time_in_the_state(patch: pytest.MonkeyPatch) -> None:
         _keep_claims,
         _one_slot_only,
         _obey_the_suggestion,
+        _ignore_holds,
+        _all_at_once_behind_a_hold,
         _land_without_a_verdict,
         _a_claim_is_forgotten,
         _time_in_the_state,
@@ -177,7 +190,13 @@ def chaos(seed: int) -> Scenario:
     names = [f"t{i}" for i in range(random.randint(2, 6))]
     return Scenario(
         tuple(task(t, *random.sample(names[:i], min(i, random.randint(0, 2))), minutes=i) for i, t in enumerate(names)),
-        policy(jobs=random.randint(1, 4), max_iter=random.choice((None, None, 4))),
+        policy(
+            jobs=random.randint(1, 4),
+            max_iter=random.choice((None, None, 4)),
+            fallback_runtime=random.choice((None, "codex")),
+            planner=PlannerSettings(enabled=random.random() < 0.5),
+            model=ModelSettings(fallback=random.choice((None, "small"))),
+        ),
         agents=random.randbytes(40),
         moves=random.randbytes(120),
         kills=tuple(random.randint(0, 30) for _ in range(random.randint(0, 3))),

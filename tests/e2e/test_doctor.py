@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 from pathlib import Path
+
+import pytest
 
 from tests.support.project import Done, Project, marked_processes, wait_until
 
 BAD_LEVELS = ("warn", "error")
+SECRET = "sk-0123456789abcdefghij"
 
 
 def problems(done: Done) -> dict[str, str]:
@@ -30,11 +35,26 @@ def picture(*tops: Path) -> dict[str, str]:
     return found
 
 
-def agent_version(folder: Path, version: str) -> str:
-    program = folder / "claude"
-    program.write_text(f"#!/bin/sh\necho '{version} (Claude Code)'\n")
+def agent(project: Project, name: str, version: str) -> str:
+    """A program that tells a version and nothing else; its path."""
+    program = project.places / name
+    program.write_text(f"#!/bin/sh\necho '{version}'\n")
     program.chmod(0o755)
     return str(program)
+
+
+def missing(*names: str) -> dict[str, str]:
+    return {f"HEW_LOOP_{name.upper()}_BIN": f"no-such-{name}" for name in names}
+
+
+@pytest.fixture
+def no_logins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the machine's user says how to log in to an agent."""
+    for name in os.environ:
+        if re.search(
+            r"_API_KEY$|_TOKEN$|^(ANTHROPIC|CLAUDE|CODEX|OPENCODE|GEMINI|GOOGLE)_|^CLOUD_SHELL$|^XDG_DATA", name
+        ):
+            monkeypatch.delenv(name)
 
 
 def test_every_fault_is_named_with_what_mends_it_and_none_hides_another(project: Project, home: Path) -> None:
@@ -115,14 +135,97 @@ def test_a_live_run_is_left_alone_and_a_died_one_is_named(project: Project, home
     assert told[f"claims: {task} is claimed by loop/{run_id}/0, which died"] == f"loop resume {run_id}"
 
 
-def test_agents_that_are_missing_or_were_never_tried_are_named(project: Project) -> None:
+def test_agents_in_use_are_checked_and_the_others_are_told_of_in_a_line(
+    project: Project, home: Path, no_logins: None
+) -> None:
     project.config('[runtime.gone]\ncommand = ["no-such-agent"]')
-    for version, level in (("2.1.197", "ok"), ("3.0.0", "warn")):
-        program = agent_version(project.places, version)
-        doctor = project.loop("doctor", "--json", HEW_LOOP_RUNTIME="claude", HEW_LOOP_CLAUDE_BIN=program)
-        found = [f for f in doctor.json() if f["text"].startswith("claude: ")]
-        assert [(f["level"], version in f["text"]) for f in found] == [(level, True)]
-        assert problems(doctor)["runtimes: gone: the program 'no-such-agent' is not there"] == "install it"
+    asked = {"HEW_LOOP_RUNTIME": "claude", **missing("opencode", "gemini", "aider")}
+    (home / ".codex").mkdir()
+    (home / ".codex" / "auth.json").write_text(json.dumps({"tokens": {"access_token": SECRET}}))
+    programs = {
+        "HEW_LOOP_CLAUDE_BIN": agent(project, "claude", "2.1.197 (Claude Code)"),
+        "HEW_LOOP_CODEX_BIN": agent(project, "codex", "codex-cli 0.1.0"),
+    }
+    before = picture(home, project.places)
+    doctor = project.loop("doctor", "--json", ANTHROPIC_API_KEY=SECRET, **asked, **programs)
+    assert (picture(home, project.places), doctor.code) == (before, 0)
+    assert SECRET not in doctor.out + doctor.err
+    told = {f["text"] for f in doctor.json() if f["check"] in ("runtimes", "login")}
+    codex = f"{programs['HEW_LOOP_CODEX_BIN']} 0.1.0, never tried with this loop, with a login"
+    assert told - {"aider: not in use; the program 'no-such-aider' is not there"} == {
+        f"claude: {programs['HEW_LOOP_CLAUDE_BIN']} 2.1.197",
+        "claude: there is a login: $ANTHROPIC_API_KEY",
+        f"codex: not in use; {codex}",
+        "opencode: not in use; the program 'no-such-opencode' is not there",
+        "gemini: not in use; the program 'no-such-gemini' is not there",
+        "gone: not in use; the program 'no-such-agent' is not there",
+        "script: not in use; sh",
+    }
+    assert set(problems(doctor)) == {"gate: none (no test command was found): what lands is not tested"}
+
+    agent(project, "claude", "3.0.0 (Claude Code)")
+    asked |= {"HEW_LOOP_FALLBACK_RUNTIME": "opencode", "HEW_LOOP_PLANNER_RUNTIME": "gemini"}
+    doctor = project.loop("doctor", "--json", **asked, **programs)
+    assert doctor.code == 1
+    claude = programs["HEW_LOOP_CLAUDE_BIN"]
+    files = f"$ANTHROPIC_API_KEY, $ANTHROPIC_AUTH_TOKEN, $CLAUDE_CODE_OAUTH_TOKEN, {home}/.claude/.credentials.json"
+    assert {k: v for k, v in problems(doctor).items() if not k.startswith(("gate:", "memory:"))} == {
+        f"runtimes: claude: {claude} 3.0.0 was never tried with this loop; 2.1.197 to 2.1.329 were": (
+            "try it on one task first: loop run --task ID"
+        ),
+        f"login: claude: no login was found (looked at: {files})": "claude /login",
+        "runtimes: opencode: the program 'no-such-opencode' is not there (the fallback)": (
+            "npm install -g opencode-ai, or name another: loop run --fallback-runtime NAME"
+        ),
+        "runtimes: gemini: the program 'no-such-gemini' is not there (the planner)": (
+            "npm install -g @google/gemini-cli, or: loop run --no-planner"
+        ),
+    }
+
+
+def test_the_reach_of_a_sandbox_and_a_budget_without_prices_are_named(
+    project: Project, home: Path, no_logins: None
+) -> None:
+    agents = {"HEW_LOOP_RUNTIME": "codex", **missing("claude", "opencode", "gemini", "aider")}
+    agents |= {"HEW_LOOP_CODEX_BIN": agent(project, "codex", f"codex-cli 0.169.0 {SECRET}")}
+    agents |= {"HEW_LOOP_BUDGET_USD": "5", "HEW_LOOP_MODEL_DEFAULT": "gpt-x", "TMPDIR": str(home)}
+    doctor = project.loop("doctor", "--json", OPENAI_API_KEY=SECRET, **agents)
+    assert doctor.code == 0
+    assert SECRET not in doctor.out + doctor.err
+    reach = [f["text"] for f in doctor.json() if f["check"] == "sandbox"]
+    assert f"{project.path}/.git: hooks, configuration and every ref" in reach[0]
+    pool = next(text for text in reach if "temporary" in text)
+    fixes = {text.partition(":")[0]: fix for text, fix in problems(doctor).items()}
+    assert f"{home}/worktrees/" in pool
+    assert fixes["sandbox"] == 'export HEW_WORKTREE_ROOT="$HOME/.cache/hew-loop"'
+    assert fixes["login"] == "printenv OPENAI_API_KEY | codex login --with-api-key"
+    assert fixes["prices"].startswith('in .hew.toml, [loop]: prices = [{ model = "gpt-x",')
+
+    agents |= {"HEW_LOOP_PLANNER_RUNTIME": "codec", "HEW_WORKTREE_ROOT": "/nowhere-to-be-found"}
+    doctor = project.loop("doctor", "--json", **agents)
+    assert doctor.code == 1
+    named = "runtimes: there is no runtime 'codec' for --planner-runtime"
+    assert problems(doctor)[named] == "loop run --planner-runtime codex"
+    assert [f["level"] for f in doctor.json() if f["check"] == "sandbox"] == ["ok"]
+
+
+@pytest.mark.agent_cli
+@pytest.mark.parametrize("name", ["claude", "codex"])
+def test_asking_the_real_agents_for_their_version_writes_nothing(
+    project: Project, home: Path, no_logins: None, name: str
+) -> None:
+    program = os.environ.get(f"HEW_LOOP_{name.upper()}_BIN") or shutil.which(name)
+    if program is None:
+        pytest.skip(f"the {name} CLI is not on PATH")
+    (home / f".{name}").mkdir()
+    before = picture(home)
+    others = missing(*{"claude", "codex", "opencode", "gemini", "aider"} - {name})
+    agents = {**others, "HEW_LOOP_RUNTIME": name, f"HEW_LOOP_{name.upper()}_BIN": program}
+    doctor = project.loop("doctor", "--json", **agents)
+    assert picture(home) == before
+    found = next(f for f in doctor.json() if f["text"].startswith(f"{name}: {program} "))
+    assert re.search(r" \d+\.\d+\.\d+", found["text"])
+    assert f"login: {name}: no login was found" in "\n".join(problems(doctor))
 
 
 def test_outside_of_a_repository_it_says_so_and_checks_the_rest(tmp_path: Path, project: Project) -> None:

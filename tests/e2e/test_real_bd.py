@@ -189,3 +189,21 @@ def test_doctor_and_preview_speak_of_bd_and_its_absence_is_named(tmp_path: Path,
     (folder / "git").symlink_to(shutil.which("git") or "")
     without = project.run(PATH=str(folder))
     assert (without.code, "there is no bd on PATH" in without.err) == (69, True), without.err
+
+
+def test_what_bd_remembers_of_the_project_is_in_every_prompt_and_its_manual_in_none(
+    tmp_path: Path, program: str
+) -> None:
+    project = BdProject(tmp_path, program)
+    one, two = project.add("One"), project.add("Two")
+    if project.version.startswith("0.4"):  # no memories yet: the project's own file
+        (project.path / ".beads" / "PRIME.md").write_text("Run make check.\n")
+    else:
+        project.bd("remember", "Run make check.")
+        # What is remembered meanwhile does not change the prompts of this run.
+        project.script(one, f'"{program}" remember "Later." > "$PLACES/said"; echo > one')
+    assert project.run().code == 0
+    assert project.statuses() == {one: "closed", two: "closed"}
+    prompts = [path.read_text() for path in sorted(project.folder().glob("iter-*/prompt.md"))]
+    assert ["Run make check." in p and "Beads Workflow" not in p and "Later." not in p for p in prompts] == [True, True]
+    assert len({i["prompt_prefix_hash"] for i in project.iterations()}) == 1

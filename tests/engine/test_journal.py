@@ -18,7 +18,9 @@ from hew_loop.core.policy import (
     GateSettings,
     ModelSettings,
     PlannedCommand,
+    PlannerSettings,
     Policy,
+    Price,
     RuntimeSettings,
     Scope,
     VerifySettings,
@@ -46,7 +48,8 @@ TASK = Task(
 )  # fmt: skip
 POLICY = Policy(
     Scope("epics", ("e",), ("t",)), 4, "mine", (RuntimeSettings("mine", ("run", "{task_id}"), "file", (0, 3)),),
-    ModelSettings("a", "b", (("P0", "c"),), (("bug", "d"),)), max_iter=9, budget_tokens=10, budget_usd=1.5,
+    "other", 2, ModelSettings("a", "b", (("P0", "c"),), (("bug", "d"),), "e"),
+    PlannerSettings(False, "mine", "f", 5, 1.5, 2.5), (("g", Price(1.0, 2.0, 0.1, 1.2)),), "skill.md", max_iter=9, budget_tokens=10, budget_usd=1.5,
     budget_wall_s=60.0, max_new=2, deliver="branch",
     gate=GateSettings((PlannedCommand("make test"), PlannedCommand(("ruff", "check"), "lint", "sub")), 5.0, "--gate"),
     verify=VerifySettings(False, (PlannedCommand("make"),)),
@@ -60,6 +63,7 @@ BACK = ev.SentBack(2, "conflict", ("a.py",))
 ACTIONS: tuple[ac.Action, ...] = (
     ac.ReadTasks(),
     ac.Claim("t", 0, "me", "agent", 4),
+    ac.AskPlanner(3, "mine", 5, (2, 4)),
     ac.StartIteration(SPEC, "retry", None),
     ac.BuildChain("base", (ac.ChainEntry(1, "t", "head", "start"),)),
     ac.RunGate(2, "c", "tree", "confirm", (1, 2), fresh=True),
@@ -67,6 +71,7 @@ ACTIONS: tuple[ac.Action, ...] = (
     ac.CloseTask("t", "landed"),
     ac.ReleaseTask("t", "me", "note"),
     ac.FileBug("t", 2, "blocked", "title", "text"),
+    ac.Remember("STATUS:x"),
     ac.Verify("c"),
     ac.Deliver("main", "base", "c"),
 )
@@ -82,8 +87,10 @@ EVENTS: tuple[ev.Event, ...] = (
     ev.IterationEnded(3, RESULT),
     ev.IterationEnded(3, IterationResult("done", next_iteration=())),
     ev.BatchPlanned(1, "agent", ("a",), ("b",), "because", 3),
+    ev.BatchPlanned(2, "planner", ("a",), (), "", 5, (4,), 3, Usage(1, 2, 3, 4), 0.5, "opus", 7.5),
     ev.ChainBuilt(3, (ev.Link(1, "c", "t"),), (BACK,), (BACK,), (BACK,)),
     ev.GateEnded(3, "not_tested", "no tests", "tail", "gates/gate-001.log", 2.5, True, ("passed", "not_tested")),
+    ev.Remembered(3, "locked"),
     ev.Landed(3),
     ev.LandRefused(3, "tip"),
     ev.IntegrationFailed(3, "no space"),

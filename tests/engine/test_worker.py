@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -23,6 +25,9 @@ from hew_loop.process import child_environment
 from hew_loop.repo.collecting import Collected
 from hew_loop.repo.git import Git
 from hew_loop.repo.worktrees import Pool
+from hew_loop.runtimes.base import Runtime
+from hew_loop.runtimes.claude import ClaudeRuntime
+from hew_loop.runtimes.codex import CodexRuntime
 from hew_loop.runtimes.command import CommandRuntime
 from tests.support.repos import git, make_repo
 
@@ -67,22 +72,35 @@ def test_a_verdict_is_given_by_the_diff_then_by_the_word(case: str) -> None:
 class Bench:
     """One worker on a real repository, with a shell line as its agent."""
 
-    def __init__(self, tmp_path: Path, script: str, *, prompt: str = "file", worktree: WorktreeSettings | None = None):
+    def __init__(
+        self,
+        tmp_path: Path,
+        script: str,
+        *,
+        prompt: str = "file",
+        worktree: WorktreeSettings | None = None,
+        runtime: Runtime | None = None,
+        stall_s: float = 60.0,
+    ):
         self.repo = make_repo(tmp_path / "repo", {"a.txt": "1\n"})
         found = Git.discover(self.repo)
         self.pool = Pool(found, tmp_path / "pool")
         settings = RuntimeSettings(name="script", command=("sh", "-c", script), prompt=prompt)  # pyright: ignore[reportArgumentType]
-        policy = Policy(runtime="script", runtimes=(settings,), worktree=worktree or WorktreeSettings())
+        policy = Policy(
+            runtime="script", runtimes=(settings,), worktree=worktree or WorktreeSettings(), stall_timeout_s=stall_s
+        )
         self.folder = RunFolder(tmp_path / "run")
         self.worker = Worker(
-            found, self.pool, {"script": CommandRuntime(settings)}, self.folder, policy, child_environment(),
+            found, self.pool, {"script": runtime or CommandRuntime(settings)}, self.folder, policy, child_environment(),
             Tripwire(found, (".beads",)), (".beads",),
         )  # fmt: skip
         self.base = git(self.repo, "rev-parse", "HEAD")
+        # Of its own: at its end all that carries the mark is killed, in tests that run at the same time too.
+        self.run_id = f"loop-20260101T000000Z-{uuid4().hex[:8]}"
 
     def run(self, task: str = "t-1", *, description: str = "", carry: str | None = None, number: int = 1):
         spec = IterationSpec(
-            "loop-20260101T000000Z-00000000", number, task, number, 0, self.base,
+            self.run_id, number, task, number, 0, self.base,
             branch_name("r", task, number), "loop/r/0", "script", carry=carry,
         )  # fmt: skip
         from_tracker = TaskText(
@@ -136,6 +154,25 @@ def test_what_cannot_be_saved_goes_out_of_the_pool_before_the_next_iteration_cle
     git(bench.repo, "config", "--remove-section", "filter.need")
     assert bench.run(number=2).outcome == "failed"  # the same script again: the worktree was made anew
     assert (kept / "a.bin").read_text() == "precious\n"
+
+
+@pytest.mark.parametrize(
+    ("make", "notice"),
+    [
+        (ClaudeRuntime, '{"type":"system","subtype":"api_retry","attempt":1,"retry_delay_ms":600000}'),
+        (CodexRuntime, '{"type":"error","message":"Reconnecting... waiting for network (Connection failed)"}'),
+    ],
+    ids=["claude", "codex"],
+)
+def test_an_agent_that_only_tells_that_it_waits_is_ended(tmp_path: Path, make: Any, notice: str) -> None:
+    program = tmp_path / "waits"
+    program.write_text(
+        f"#!/bin/sh\necho '{{\"type\":\"thread.started\"}}'\nwhile :; do echo '{notice}'; sleep 0.05; done\n"
+    )
+    program.chmod(0o755)
+    result = Bench(tmp_path, "", runtime=make(program=str(program)), stall_s=0.4).run()
+    assert _end(result) == ("failed", "stalled")
+    assert result.message.startswith("it printed nothing but notices that it waits for 0.4 s and was ended; the last")
 
 
 def test_an_id_that_no_environment_can_hold_is_worked_on_all_the_same(tmp_path: Path) -> None:

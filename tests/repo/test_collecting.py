@@ -31,9 +31,15 @@ class Place:
     def path(self) -> Path:
         return self.worktree.path
 
-    def collect(self) -> Collected:
+    def collect(self, *, litter: tuple[str, ...] = ()) -> Collected:
         found = self.pool.collect(
-            self.worktree, branch=BRANCH, message=MESSAGE, salvage_ref=SALVAGE, start=self.start, aside=self.aside
+            self.worktree,
+            branch=BRANCH,
+            message=MESSAGE,
+            salvage_ref=SALVAGE,
+            start=self.start,
+            aside=self.aside,
+            litter=litter,
         )
         assert git(self.repo, "rev-parse", BRANCH) == found.head
         assert git(self.repo, "--git-dir", str(self.worktree.git_dir), "rev-parse", "HEAD") == found.head
@@ -72,6 +78,17 @@ def test_what_it_left_uncommitted_is_committed_with_the_message(place: Place) ->
     assert found == Collected(head=found.head, dirty=True, unmerged=(), salvage=None, descends=True)
     assert git(place.repo, "show", "-s", "--format=%P%n%B", found.head) == f"{middle}\n{MESSAGE}".rstrip()
     assert place.changed(found.head) == {"a.txt", "src/b.txt", "new/c.txt", "docs/git.md"}
+
+
+def test_what_the_agents_program_leaves_for_itself_is_no_work_where_it_is_not_tracked(place: Place) -> None:
+    head = commit(place.path, {".aider.conf.yml": "read: a.txt\n"}, "mine")
+    write(place.path, {".aider.history": "x", ".aider.tags.v4/db": "x", ".aider.tags.v4/a/b": "x"})
+    assert place.collect(litter=(".aider*",)) == Collected(
+        head=head, dirty=False, unmerged=(), salvage=None, descends=True
+    )
+    write(place.path, {".aider.conf.yml": "", "src/.aider.x": "x", ".aider.history": "x", "b": "b"})
+    found = place.collect(litter=(".aider*",))
+    assert place.changed(found.head) == {".aider.conf.yml", "src/.aider.x", "b"}
 
 
 def test_collecting_twice_is_collecting_once(place: Place) -> None:

@@ -71,10 +71,10 @@ def test_a_rate_limit_is_shown_with_its_end() -> None:
     until = journal.now + timedelta(minutes=30)
     journal.start("t-1").end("t-1", "failed", failure="usage_limit", message="5-hour limit", reset_at=until)
     seen = shown(journal)
-    hold = journal.state.hold
-    assert hold is not None
-    assert (seen.hold_until, seen.hold_reason) == (hold.until, "usage_limit: 5-hour limit")
-    assert f"hold   until {hold.until:%H:%M:%S}Z: usage_limit: 5-hour limit\n" in picture.to_text(seen)
+    until = journal.state.health["claude"].until
+    assert until is not None
+    assert seen.holds == (picture.Hold("claude", until, "usage_limit: 5-hour limit"),)
+    assert f"hold   claude until {until:%H:%M:%S}Z: usage_limit: 5-hour limit\n" in picture.to_text(seen)
 
 
 def test_the_end_of_a_run_is_shown_where_the_queue_was() -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from hew_loop.core import events as ev
 from hew_loop.core.iteration import Usage
-from hew_loop.core.policy import Policy, Scope, VerifySettings
+from hew_loop.core.policy import Policy, Price, Scope, VerifySettings
 from hew_loop.core.task import Edge
+from hew_loop.reports.picture import picture, spend_words
 from hew_loop.reports.summary import summarise, to_json
 from hew_loop.reports.summary_text import to_text
 from tests.support.golden import golden
@@ -157,6 +158,52 @@ def test_unknown_spend_is_unknown_and_never_zero(
         journal.work(f"t-{number}", usage=usage, cost=usd)
     lines = dict(line.split(maxsplit=1) for line in text_of(journal).splitlines() if " " in line)
     assert (lines["tokens"], lines["cost"]) == (tokens, cost)
+
+
+PRICED = replace(GATED, prices=(("gpt-5-codex", Price(1.25, 10.0, cache_read=0.125)),))
+
+
+def a_night_of_models() -> JournalBuilder:
+    """Two models with a price of their own or ours, one that nobody knows the price of, one that says nothing."""
+    journal = JournalBuilder(PRICED).view(*(task(f"t-{n}") for n in range(1, 6))).base_gate()
+    usage = Usage(input=100_000, output=20_000, cache_read=400_000)
+    journal.start("t-1").end("t-1", model="opus", usage=Usage(3000, 800, 96_000, 1000), cost_usd=1.5)
+    journal.start("t-2").end("t-2", model="gpt-5-codex", usage=usage)
+    journal.start("t-3").end("t-3", "failed", failure="killed", model="gpt-5-codex")
+    journal.start("t-4").end("t-4", model="\x1b[31mmystery", usage=Usage(2000, 100))
+    planned = ev.BatchPlanned(1, "planner", ("t-5",), after=4, usage=Usage(900, 50), model="haiku", took_s=2.0)
+    journal.add(planned).start("t-5").end("t-5", "failed", failure="setup_failed", exit_code=None)
+    return journal.stop("budget_usd").finish(1)
+
+
+def test_each_model_has_its_tokens_and_its_cost_measured_estimated_or_unknown() -> None:
+    text = text_of(a_night_of_models())
+    assert text == golden(__file__, "models.txt", text)
+    assert "~$1.88" in text
+
+
+def test_the_spend_of_a_run_at_work_is_marked_in_the_same_way() -> None:
+    journal = a_night_of_models()
+    shown = picture(journal.state, now=journal.now, last_output={})
+    assert spend_words(shown) == "623,850 tokens (+ 1 unknown), ~$1.88 (+ 3 unknown)"
+
+
+def test_the_rows_of_all_models_add_up_to_the_whole() -> None:
+    value = value_of(a_night_of_models())
+    rows = value["models"]
+    for key, total in value["tokens"].items():
+        assert sum(row["tokens"][key] or 0 for row in rows) == total
+    for key, total in value["cost"].items():
+        assert sum(row["cost"][key] or 0 for row in rows) == pytest.approx(total)
+    # What the summary adds up from its rows is what the budgets counted.
+    assert value["cost"] == {"usd": 1.875, "estimated_usd": 0.375, "unknown_iterations": 3}
+    assert value["cache_read_percent"] == 82.3
+    assert [(r["runtime"], r["model"], r["iterations"], r["tasks"]) for r in rows] == [
+        ("claude", "opus", 1, 1),
+        ("claude", "gpt-5-codex", 2, 2),
+        ("claude", "\x1b[31mmystery", 1, 1),
+        ("planner", "haiku", 1, 0),
+    ]
 
 
 def test_returned_tasks_share_the_one_command_that_takes_them_up_again() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,8 +149,12 @@ def test_the_invocation_names_the_prompt_file_and_leaves_stdin_empty(
         argv=(
             "aider", "--model", "m", "--message-file", str(tmp_path / "p.md"), "--yes-always", "--no-check-update",
             "--no-show-release-notes", "--no-show-model-warnings", "--no-analytics", "--no-pretty", "--no-stream",
-            "--no-gitignore", "--edit-format", "diff",
+            "--no-gitignore", "--no-detect-urls", "--disable-playwright", "--no-suggest-shell-commands",
+            "--no-auto-lint", "--no-auto-test", "--no-notifications", "--load", "/dev/null", "--edit-format", "diff",
         ),
         env=(("AIDER_ANALYTICS", "false"), ("LITELLM_LOCAL_MODEL_COST_MAP", "True")),
     )  # fmt: skip
-    assert not AiderRuntime.fenced_answers
+    assert (AiderRuntime.fenced_answers, AiderRuntime.own_files) == (False, (".aider*",))
+    plan = AiderRuntime(program="aider").invocation(replace(request, purpose="plan"))
+    assert plan.argv[-6:] == ("--edit-format", "ask", "--dry-run", "--no-git", "--map-tokens", "0")
+    assert "diff" not in plan.argv

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ def test_a_recorded_run_has_the_class_of_the_index(case: dict[str, Any]) -> None
     told = datetime.fromtimestamp(case["reset_at"], UTC) if "reset_at" in case else None
     assert (report.failure, len(report.denials)) == (expected_class(case), case.get("denials", 0))
     assert reset_at == told or (told is None and case["case"] == "usage-limit-oauth-json")
+    read_from = "" if reset_at is None else "text" if told is None else "rate_limit_event"
+    assert report.reset_from == read_from
     assert (report.failure is None) == (report.message == "")
     assert len(report.message) <= 2000
 
@@ -174,6 +177,9 @@ def test_a_rejected_window_does_not_explain_another_error() -> None:
     [
         ("6:38am (UTC)", "2026-11-21T06:00:00Z", "2026-11-21T06:39:00Z"),
         ("6:38am (UTC)", "2026-11-21T07:00:00Z", "2026-11-22T06:39:00Z"),
+        ("6:38am (UTC)", "2026-11-21T06:38:20Z", "2026-11-21T06:39:00Z"),
+        ("6:38am (UTC)", "2026-11-21T06:40:00Z", None),
+        ("11:59pm (UTC)", "2026-11-21T00:01:00Z", None),
         ("12am (UTC)", "2026-11-21T07:00:00Z", "2026-11-22T00:01:00Z"),
         ("2:35am (America/New_York)", "2026-11-21T06:00:00Z", "2026-11-21T07:36:00Z"),
         ("Nov 25, 8:44pm (UTC)", "2026-11-21T06:00:00Z", "2026-11-25T20:45:00Z"),
@@ -191,8 +197,8 @@ def test_the_end_of_a_limit_is_read_from_the_text(text: str, now: str, reset_at:
 
     report = read(stream, exit_code=1, now=datetime.fromisoformat(now))
 
-    expected = None if reset_at is None else datetime.fromisoformat(reset_at)
-    assert (report.failure, report.reset_at) == ("usage_limit", expected)
+    expected = (None, "") if reset_at is None else (datetime.fromisoformat(reset_at), "text")
+    assert (report.failure, report.reset_at, report.reset_from) == ("usage_limit", *expected)
 
 
 @pytest.mark.parametrize("value", [1e300, -1e300, 10**400, True, "soon", None, float("nan"), 1])
@@ -299,8 +305,8 @@ def test_the_invocation_is_explicit_about_permissions_hooks_and_servers(
     session = invocation.argv[invocation.argv.index("--session-id") + 1]
     assert invocation.argv == (
         "claude", "-p", "--output-format", "stream-json", "--verbose", "--model", "m",
-        "--permission-mode", "acceptEdits", "--allowedTools", "Bash Edit Write Read Glob Grep",
         "--settings", '{"disableAllHooks": true}', "--strict-mcp-config", "--session-id", session,
+        "--permission-mode", "acceptEdits", "--allowedTools", "Bash Edit Write Read Glob Grep",
         "--max-turns", "50", "--max-budget-usd", "5",
     )  # fmt: skip
     assert dict(invocation.env) == {
@@ -315,6 +321,20 @@ def test_the_invocation_is_explicit_about_permissions_hooks_and_servers(
     assert session not in runtime.invocation(request(tmp_path)).argv
 
 
+def test_to_plan_it_gets_one_tool_that_may_read_nothing(tmp_path: Path) -> None:
+    plan = replace(request(tmp_path), purpose="plan")
+
+    argv = ClaudeRuntime(program="claude", max_turns=50).invocation(plan).argv
+
+    session = argv[argv.index("--session-id") + 1]
+    assert argv == (
+        "claude", "-p", "--output-format", "stream-json", "--verbose", "--model", "m",
+        "--settings", '{"disableAllHooks": true}', "--strict-mcp-config", "--session-id", session,
+        "--permission-mode", "dontAsk", "--tools", "Read", "--disallowedTools", "Read(//**)", "--max-turns", "4",
+        "--system-prompt", "Answer from what you are told alone, in the form that is asked for.",
+    )  # fmt: skip
+
+
 def test_what_is_not_configured_is_not_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PROGRAM_VARIABLE, "/opt/bin/claude")
 
@@ -326,3 +346,22 @@ def test_what_is_not_configured_is_not_passed(tmp_path: Path, monkeypatch: pytes
 
 def test_a_prompt_never_starts_with_a_slash(tmp_path: Path) -> None:
     assert ClaudeRuntime().invocation(request(tmp_path, prompt=" /cost")).stdin == b"Task:\n /cost"
+
+
+@pytest.mark.parametrize(
+    ("piece", "is_progress"),
+    [
+        (b'{"type":"system","subtype":"api_retry","attempt":1}\n', False),
+        (b'{"type":"system","subtype":"api_retry","attempt":1}\n\n', False),
+        (b'{"type":"system","subtype":"status"}\n{"type":"system","subtype":"api_retry","attempt":1}\n', True),
+        (b'{"type":"system","subtype":"status"}\n', True),
+        (b"not an event\n", True),
+        (b'{"type":"system","subtype":"status"}', False),
+    ],
+)
+def test_a_notice_that_it_waits_is_no_progress(piece: bytes, is_progress: bool) -> None:
+    reader = ClaudeReader()
+    assert reader.is_progress
+    reader.feed(piece)
+
+    assert reader.is_progress == is_progress

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hew_loop.core.iteration import AgentReport
-from hew_loop.runtimes.base import AgentRequest
+from hew_loop.runtimes.base import AgentRequest, Purpose
 from hew_loop.runtimes.claude import PROGRAM_VARIABLE, ClaudeRuntime
 from tests.support.fake_llm import FakeLLM
 
@@ -47,11 +47,16 @@ def worktree(tmp_path: Path) -> Path:
     return tmp_path / "w1"
 
 
-def run(worktree: Path, server: FakeLLM, *, prompt: str) -> AgentReport:
+def run(worktree: Path, server: FakeLLM, *, prompt: str, purpose: Purpose = "task") -> AgentReport:
     runtime = ClaudeRuntime(program=PROGRAM)
     invocation = runtime.invocation(
         AgentRequest(
-            task="T-1", prompt=prompt, prompt_file=worktree / "p.md", worktree=worktree, model="claude-sonnet-4-5"
+            task="T-1",
+            prompt=prompt,
+            prompt_file=worktree / "p.md",
+            worktree=worktree,
+            model="claude-sonnet-4-5",
+            purpose=purpose,
         )
     )
     environment = {
@@ -120,3 +125,21 @@ def test_a_key_that_is_refused_is_an_auth_failure(worktree: Path) -> None:
 
     with FakeLLM(script) as server:
         assert run(worktree, server, prompt="Do T-3.\n").failure == "auth"
+
+
+def test_to_plan_it_answers_and_can_neither_change_nor_read_anything(worktree: Path) -> None:
+    (worktree / "secret.txt").write_text("the word is heron")
+    steps = [
+        {"tool": {"name": "Bash", "input": {"command": "touch ran", "description": "x"}}},
+        {"tool": {"name": "Write", "input": {"file_path": str(worktree / "b.txt"), "content": "x"}}},
+        {"tool": {"name": "Read", "input": {"file_path": str(worktree / "secret.txt")}}},
+        {"text": '["T-8"]'},
+    ]
+    before = sorted(worktree.iterdir())
+
+    with FakeLLM({"rules": [{"match": "T-4", "steps": steps}]}) as server:
+        report = run(worktree, server, prompt="T-4 and T-8: which one next?\n", purpose="plan")
+        sizes = [record["in_bytes"] for record in server.records()]
+
+    assert (report.failure, report.final_text, report.denials) == (None, '["T-8"]', ("Read",))
+    assert (sorted(worktree.iterdir()), len(sizes), sizes[0] < 10_000) == (before, 4, True)

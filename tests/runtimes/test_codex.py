@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def test_a_usage_limit_is_reported_whole() -> None:
         message="You’ve hit your usage limit. Upgrade to Pro (https://chatgpt.com/explore/pro), visit "
         "https://chatgpt.com/settings/usage to purchase more credits or try again at 6:35 AM.",
         reset_at=datetime(2026, 11, 21, 6, 36, tzinfo=UTC),
+        reset_from="text",
     )
 
 
@@ -85,8 +87,12 @@ def test_a_usage_limit_is_reported_whole() -> None:
         ("Try again at 2:35 AM.", "America/New_York", "2026-11-21T06:00:00Z", "2026-11-21T07:36:00Z"),
         ("or try again at 12:05 AM.", "UTC", "2026-11-21T23:00:00Z", "2026-11-22T00:06:00Z"),
         ("or try again at 6:35 AM.", "UTC", "2026-11-21T07:00:00Z", "2026-11-22T06:36:00Z"),
-        # it names the minute only: one that has just begun is not tomorrow's
-        ("or try again at 6:35 AM.", "UTC", "2026-11-21T06:35:20Z", None),
+        # it names the minute only: one that has just begun is not over, and one just over is not tomorrow's
+        ("or try again at 6:35 AM.", "UTC", "2026-11-21T06:35:20Z", "2026-11-21T06:36:00Z"),
+        ("or try again at 6:35 AM.", "UTC", "2026-11-21T06:36:00Z", None),
+        ("or try again at 11:59 PM.", "UTC", "2026-11-21T00:01:00Z", None),
+        ("or try again at 11:59 PM.", "UTC", "2026-11-21T23:59:59Z", "2026-11-22T00:00:00Z"),
+        ("or try again at Nov 21st, 2026 6:35 AM.", "UTC", "2026-11-21T06:35:20Z", "2026-11-21T06:36:00Z"),
         ("or try again at Nov 25th, 2026 9:42 PM.", "UTC", "2026-11-21T06:00:00Z", "2026-11-25T21:43:00Z"),
         ("or try again at Nov 1st, 2026 9:42 PM.", "America/New_York", "2026-10-31T06:00:00Z", "2026-11-02T02:43:00Z"),
         ("or try again at Nov 25th, 2027 9:42 PM.", "UTC", "2026-11-21T06:00:00Z", None),
@@ -95,6 +101,10 @@ def test_a_usage_limit_is_reported_whole() -> None:
         ("Try again later.", "UTC", "2026-11-21T06:00:00Z", None),
         ("or try again in 2.5s.", "UTC", "2026-11-21T06:00:00Z", "2026-11-21T06:01:02.5Z"),
         ("Try again in 6m0s.", "UTC", "2026-11-21T06:00:00Z", "2026-11-21T06:07:00Z"),
+        ("Please try again in 500ms.", "UTC", "2026-11-21T06:00:00Z", "2026-11-21T06:01:00.5Z"),
+        ("or try again in 1 day 3 hours 20 minutes.", "UTC", "2026-11-21T06:00:00Z", "2026-11-22T09:21:00Z"),
+        ("or try again in 9 days.", "UTC", "2026-11-21T06:00:00Z", None),
+        ("or try again in 2 moons.", "UTC", "2026-11-21T06:00:00Z", None),
     ],
 )
 def test_the_end_of_a_limit_is_read_in_the_zone_of_the_child(
@@ -106,7 +116,8 @@ def test_the_end_of_a_limit_is_read_in_the_zone_of_the_child(
     report = codex.report(ending="exited", exit_code=1, stderr_tail=b"")
 
     assert report.failure == "usage_limit"
-    assert report.reset_at == (None if reset_at is None else datetime.fromisoformat(reset_at))
+    expected = (None, "") if reset_at is None else (datetime.fromisoformat(reset_at), "text")
+    assert (report.reset_at, report.reset_from) == expected
 
 
 def test_without_a_zone_the_time_is_the_programs_own(own_zone: None) -> None:
@@ -248,6 +259,15 @@ def test_the_sandbox_may_write_both_git_directories_and_a_stop_is_sigint(
     )  # fmt: skip
 
 
+def test_to_plan_it_gets_a_sandbox_that_only_reads(tmp_path: Path) -> None:
+    argv = CodexRuntime(program="codex").invocation(replace(request(tmp_path), purpose="plan")).argv
+
+    assert argv[:9] == (
+        "codex", "exec", "--json", "-C", str(tmp_path), "-m", "m", "-s", "read-only",
+    )  # fmt: skip
+    assert ("--skip-git-repo-check" in argv, "--add-dir" in argv) == (True, False)
+
+
 def test_what_is_not_given_is_not_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEW_LOOP_CODEX_BIN", "/opt/bin/codex")
 
@@ -264,3 +284,22 @@ def test_variables_can_be_hidden_from_its_commands_but_not_the_mark(tmp_path: Pa
     assert argv[-3:] == ("-c", 'shell_environment_policy.exclude=["*KEY*", "*TOKEN*"]', "-")
     with pytest.raises(UsageError, match="the mark of the iteration"):
         CodexRuntime(hide=("*KEY*", "hew_*"))
+
+
+@pytest.mark.parametrize(
+    ("piece", "is_progress"),
+    [
+        (b'{"type":"error","message":"Reconnecting... 2/5 (x)"}\n', False),
+        (b'{"type":"error","message":"Reconnecting... 2/5 (x)"}\n\n', False),
+        (b'{"type":"error","message":"x"}\n{"type":"error","message":"Reconnecting... 2/5 (x)"}\n', True),
+        (b'{"type":"error","message":"x"}\n', True),
+        (b"not an event\n", True),
+        (b'{"type":"error","message":"x"}', False),
+    ],
+)
+def test_a_notice_that_it_waits_is_no_progress(piece: bytes, is_progress: bool) -> None:
+    reader = CodexReader()
+    assert reader.is_progress
+    reader.feed(piece)
+
+    assert reader.is_progress == is_progress

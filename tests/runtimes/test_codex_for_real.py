@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hew_loop.core.iteration import AgentReport
-from hew_loop.runtimes.base import AgentRequest
+from hew_loop.runtimes.base import AgentRequest, Purpose
 from hew_loop.runtimes.codex import CodexRuntime
 from tests.support.fake_llm import FakeLLM
 
@@ -42,7 +42,7 @@ def worktree(tmp_path: Path) -> Path:
     return tmp_path / "w1"
 
 
-def run(worktree: Path, server: FakeLLM, *, prompt: str) -> AgentReport:
+def run(worktree: Path, server: FakeLLM, *, prompt: str, purpose: Purpose = "task") -> AgentReport:
     directories = git(worktree, "rev-parse", "--path-format=absolute", "--git-common-dir", "--git-dir")
     runtime = CodexRuntime(program=PROGRAM)
     invocation = runtime.invocation(
@@ -53,6 +53,7 @@ def run(worktree: Path, server: FakeLLM, *, prompt: str) -> AgentReport:
             worktree=worktree,
             model="gpt-5-codex",
             git_dirs=tuple(Path(line) for line in directories.splitlines()),
+            purpose=purpose,
         )
     )
     home = worktree.parent / "codex-home"
@@ -113,3 +114,14 @@ def test_a_usage_limit_reaches_us_in_seconds_with_its_end(worktree: Path) -> Non
     # It names the minute, and a margin of a minute is added.
     assert timedelta(minutes=119) < report.reset_at - before < timedelta(minutes=123)
     assert (report.failure, report.final_text, report.usage) == ("usage_limit", "", None)
+
+
+def test_to_plan_it_answers_and_can_change_nothing(worktree: Path) -> None:
+    script = {"rules": [{"match": "T-3", "steps": [{"bash": "touch ran.txt"}, {"text": '["T-8"]'}]}]}
+
+    with FakeLLM(script) as server:
+        report = run(worktree, server, prompt="T-3 and T-8: which one next?\n", purpose="plan")
+        counts = server.stats()["counts"]
+
+    assert (report.failure, report.final_text, counts) == (None, '["T-8"]', {"answer": 2})
+    assert git(worktree, "status", "--porcelain") == ""

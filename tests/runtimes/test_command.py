@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from hew_loop.core.iteration import AgentReport, FailureClass
 from hew_loop.core.policy import RuntimeSettings
 from hew_loop.errors import UsageError
 from hew_loop.runtimes.base import AgentRequest, Ending, Invocation
-from hew_loop.runtimes.command import CommandRuntime
+from hew_loop.runtimes.command import CommandReader, CommandRuntime
+from tests.support.recorded import AGENTS, Case, cases
 
 
 def settings(*command: str, **changes: object) -> RuntimeSettings:
@@ -47,6 +49,12 @@ def test_placeholders_are_filled_element_by_element() -> None:
         ),
         stdin=b"Do it.",
     )  # fmt: skip
+
+
+def test_to_plan_it_is_started_as_configured_with_a_name_in_place_of_the_task() -> None:
+    plan = replace(request(), purpose="plan")
+
+    assert CommandRuntime(settings("a", "{task_id}")).invocation(plan) == Invocation(("a", "planner"), stdin=b"Do it.")
 
 
 def test_a_model_that_is_not_set_is_empty() -> None:
@@ -127,6 +135,14 @@ def test_every_other_end_is_a_failure(ending: Ending, exit_code: int | None, fai
     assert report(b"out\n", ending=ending, exit_code=exit_code, stderr=b"err\xff\n") == AgentReport(
         failure=failure, message="out\n\nerr\ufffd", final_text="out\n"
     )
+
+
+TEXTS = [case for agent in AGENTS.iterdir() if (agent / "index.jsonl").exists() for case in cases(agent.name)]
+
+
+@pytest.mark.parametrize("case", [case for case in TEXTS if case.is_text], ids=lambda case: case.agent)
+def test_an_agent_recorded_without_events_is_judged_as_any_other_program(case: Case) -> None:
+    assert case.replay(CommandReader()).failure == case.expected
 
 
 def test_a_silent_failure_says_so() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hew_loop import runtimes
 from hew_loop.core.iteration import AgentReport, Usage
 from hew_loop.runtimes.base import AgentRequest, Ending, Invocation
-from hew_loop.runtimes.gemini import GeminiReader, GeminiRuntime
+from hew_loop.runtimes.gemini import SYSTEM_SETTINGS, GeminiReader, GeminiRuntime
 from tests.support.recorded import Case, case_of, cases, never_a_success_too_early
 
 AGENT = "gemini-0.61.0"
+SETTINGS = Path(runtimes.__file__).with_name("gemini_settings.json")
 
 
 def read(
@@ -174,11 +177,27 @@ def test_nothing_that_it_prints_makes_the_reader_raise(
 
 
 def test_the_invocation_is_explicit_about_approval_and_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HEW_LOOP_GEMINI_BIN", raising=False)
+    for name in ("HEW_LOOP_GEMINI_BIN", SYSTEM_SETTINGS):
+        monkeypatch.delenv(name, raising=False)
     request = AgentRequest(task="T-1", prompt="Do.", prompt_file=tmp_path / "p.md", worktree=tmp_path, model="m")
 
     assert GeminiRuntime().invocation(request) == Invocation(
-        argv=("gemini", "-m", "m", "--approval-mode", "yolo", "--output-format", "stream-json"),
-        env=(("GEMINI_CLI_TRUST_WORKSPACE", "true"),),
+        argv=(
+            "gemini", "-m", "m", "--approval-mode", "yolo", "--output-format", "stream-json",
+            "--allowed-mcp-server-names", "none-of-them",
+        ),
+        env=(("GEMINI_CLI_TRUST_WORKSPACE", "true"), (SYSTEM_SETTINGS, str(SETTINGS))),
         stdin=b"Do.",
-    )
+    )  # fmt: skip
+    plan = GeminiRuntime(program="gemini").invocation(replace(request, purpose="plan", model=None))
+    assert plan.argv[:3] == ("gemini", "--approval-mode", "default")
+
+
+def test_the_projects_hooks_are_forbidden_unless_the_system_has_settings_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = AgentRequest(task="T-1", prompt="Do.", prompt_file=tmp_path / "p.md", worktree=tmp_path, model="m")
+    assert json.loads(SETTINGS.read_text())["hooksConfig"] == {"enabled": False}
+    monkeypatch.setenv(SYSTEM_SETTINGS, "/mine.json")
+
+    assert dict(GeminiRuntime().invocation(request).env)[SYSTEM_SETTINGS] == "/mine.json"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -214,8 +215,31 @@ def test_permissions_are_explicit_and_go_by_the_environment(tmp_path: Path, monk
         "OPENCODE_DISABLE_AUTOUPDATE": "1",
         "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
         "OPENCODE_DISABLE_DEFAULT_PLUGINS": "1",
+        "OPENCODE_DISABLE_PROJECT_CONFIG": "1",
     }
     assert (invocation.stdin, invocation.stop_signal) == (b"Do T-1.", 15)
+
+
+def test_the_projects_configuration_is_off_and_its_instructions_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "CLAUDE.md").write_text("")
+    monkeypatch.setenv(CONFIG_VARIABLE, '{"instructions": ["/mine.md"]}')
+
+    def instructions() -> object:
+        return json.loads(dict(OpencodeRuntime().invocation(request(tmp_path)).env)[CONFIG_VARIABLE])["instructions"]
+
+    assert instructions() == ["/mine.md", str(tmp_path / "CLAUDE.md")]
+    (tmp_path / "AGENTS.md").write_text("")
+    assert instructions() == ["/mine.md", str(tmp_path / "AGENTS.md")]
+
+
+def test_to_plan_it_may_do_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
+    plan = OpencodeRuntime(program="opencode").invocation(replace(request(tmp_path), purpose="plan"))
+
+    config = json.loads(dict(plan.env)[CONFIG_VARIABLE])
+    assert config["permission"] == {"edit": "deny", "bash": "deny", "webfetch": "deny"}
 
 
 @pytest.mark.parametrize("given_config", ["{", "[]", "[" * 100_000])

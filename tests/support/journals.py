@@ -88,7 +88,9 @@ class JournalBuilder:
     def base_gate(self, verdict: Verdict = "passed", reason: str = "") -> Self:
         return self._gate("base", self.state.start.base, (), verdict, reason=reason)
 
-    def start(self, task_id: str, *, slot: int = 0, why: ac.Why = "graph", batch: int | None = None) -> Self:
+    def start(
+        self, task_id: str, *, slot: int = 0, why: ac.Why = "graph", batch: int | None = None, runtime: str = "claude"
+    ) -> Self:
         """Claim the task if it is not ours yet, and start its next iteration."""
         if task_id not in self.state.records or self.state.records[task_id].phase == "returned":
             n = self.intend(ac.Claim(task_id, slot, actor_name(self.state.run_id, slot), why, batch))
@@ -98,7 +100,7 @@ class JournalBuilder:
         spec = IterationSpec(
             run_id=self.state.run_id, number=len(self.state.iterations) + 1, task=task_id, attempt=attempt, slot=slot,
             base=self.state.queue.tip, branch=branch_name(self.state.run_id, task_id, attempt), actor=record.actor,
-            runtime="claude", carry=record.carry, evidence=record.evidence,
+            runtime=runtime, carry=record.carry, evidence=record.evidence,
         )  # fmt: skip
         first = attempt == 1
         self.intend(ac.StartIteration(spec, why if first else "retry", batch if first else None))

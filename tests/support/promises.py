@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hew_loop.core import actions as ac
+from hew_loop.core import planning, runtime_choice
+from hew_loop.core.retry import Health
 from hew_loop.core.startable import startable
 from hew_loop.core.state import FINAL, HOLDS_SLOT
 from tests.support.world_parts import T0
@@ -37,12 +39,14 @@ def check_action(world: World, action: ac.Action) -> None:
             assert state.base_verdict in ("passed", "not_tested") or not state.policy.gate.commands
             suggested = state.suggestion.ids if state.suggestion else ()
             if not set(suggested).isdisjoint(may_start):
-                assert (action.task in suggested, action.why) == (True, "agent"), "a suggested task comes first"
+                source = state.suggestion.source if state.suggestion else ""
+                assert (action.task in suggested, action.why) == (True, source), "a suggested task comes first"
         case ac.StartIteration(spec=spec):
             assert not state.stopping
             assert tracker_holds(world, spec.task, spec.actor), "started without a claim"
             assert git.contains(git.integration, spec.base)
             check_base(world, spec.task, spec.base)
+            check_runtime(world, spec.runtime)
         case ac.Land():
             if state.policy.gate.commands:
                 assert action.new in world.gated, "landed without a gate"
@@ -81,6 +85,19 @@ def check_base(world: World, task_id: str, base: str) -> None:
             assert by.fate not in ("running", "waiting"), f"{dependency} was closed by an agent that has not landed"
 
 
+def check_runtime(world: World, name: str) -> None:
+    """No start before the end of a hold, and behind it one at a time until one has ended well."""
+    state = world.state
+    health = state.health.get(name, Health())
+    assert name in (state.policy.runtime, state.policy.fallback_runtime)
+    assert not health.given_up
+    if health.until is not None and health.since is not None:
+        assert world.now >= health.until
+        since = health.since
+        probes = [i for i in state.iterations.values() if i.spec.runtime == name and i.started_at >= since]
+        assert not [i for i in probes if i.result is None], f"{name} is tried with more than one"
+
+
 def check_close(world: World, task_id: str) -> None:
     """P3: closed by us only when its work is on the integration branch, or no change was accepted."""
     mine = [w for w, owner in world.git.owner.items() if owner == task_id]
@@ -91,8 +108,12 @@ def check_close(world: World, task_id: str) -> None:
 def check_rest(world: World) -> None:
     """P8: at rest no slot is free while something could start."""
     state = world.state
-    if state.stopping or state.view is None or (state.hold and world.now < state.hold.until):
+    if state.stopping or state.view is None or runtime_choice.choose(state, world.now) is None:
         return
+    if planning.is_awaited(state, world.now):
+        return
+    if any(h.until is not None for h in state.health.values()) and state.in_phase("claiming", "claimed"):
+        return  # a runtime that was held back is tried with a single iteration
     if state.write_failures:
         return
     if state.base_gate is not None and state.base_gate.verdict is None:

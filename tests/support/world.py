@@ -213,6 +213,8 @@ class World:
                     under_way.result = ev.ClaimRefused(n, why) if why else ev.Claimed(n)
             case ac.StartIteration():
                 under_way.result = ev.IterationEnded(n, self.agent(action))
+            case ac.AskPlanner():
+                under_way.result = self.advice(n, action)
             case ac.BuildChain():
                 under_way.result = self.build(n, action)
             case ac.RunGate():
@@ -221,6 +223,8 @@ class World:
                 under_way.result = self.land(n, action)
             case ac.CloseTask() | ac.ReleaseTask() | ac.FileBug():
                 under_way.result = self.write(n, action)
+            case ac.Remember():
+                under_way.result = ev.Remembered(n, "the tracker is locked" if self.moves.one_in(4) else "")
             case ac.Verify():
                 verdicts: tuple[Verdict, ...] = ("passed",) * 6 + ("failed", "could_not_run", "not_tested")
                 drawn = verdicts[self.moves.pick(len(verdicts))]
@@ -298,6 +302,18 @@ class World:
             next_iteration=said,
             usage=Usage(100, 10) if pick(4) < 3 else None,
         )
+
+    def advice(self, n: int, action: ac.AskPlanner) -> ev.BatchPlanned:
+        """Of a planner that names what it likes: blocked, finished and running tasks, none at all, or that fails."""
+        pick = self.moves.pick
+        ids = sorted(self.tracker.tasks)
+        planned = ev.BatchPlanned(
+            action.number, "planner", after=action.after, covers=action.covers, n=n, took_s=float(pick(40)),
+            usage=Usage(10, 1) if pick(3) else None,
+        )  # fmt: skip
+        if not pick(4):
+            return replace(planned, source="skipped", reason="runtime_error: it was ended after 120 s")
+        return replace(planned, task_ids=tuple(ids[pick(len(ids))] for _ in range(pick(4))))
 
     def unlanded_head(self, not_of: str) -> str | None:
         landed = self.git.ancestors[self.git.integration]

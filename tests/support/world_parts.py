@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from hew_loop.core.iteration import FailureClass, Usage
-from hew_loop.core.policy import GateSettings, PlannedCommand, Policy, VerifySettings
+from hew_loop.core.policy import GateSettings, PlannedCommand, PlannerSettings, Policy, VerifySettings
 from hew_loop.core.task import Edge, Task
 from hew_loop.core.verdict import Verdict
 
@@ -36,12 +36,13 @@ def task(
 
 
 def policy(**changes: object) -> Policy:
-    """Two slots, a gate, a verify."""
+    """Two slots, a gate, a verify, nobody who plans."""
     settings = Policy(
         jobs=2,
         runtime="fake",
         gate=GateSettings(commands=(PlannedCommand("make test"),)),
         verify=VerifySettings(commands=(PlannedCommand("make"),)),
+        planner=PlannerSettings(enabled=False),
     )
     return replace(settings, **changes)  # type: ignore[arg-type]
 

@@ -1,0 +1,108 @@
+"""The first runtime is sticky, the fallback takes over, and what was held back is tried gently."""
+
+from __future__ import annotations
+
+from hew_loop.core import actions as ac
+from hew_loop.core import dispatcher, runtime_choice
+from hew_loop.core import events as ev
+from hew_loop.core.iteration import FailureClass
+from hew_loop.core.policy import ModelSettings, PlannerSettings, Policy
+from tests.support.journals import JournalBuilder, task
+
+
+def at_night(*, jobs: int = 1, **settings: object) -> JournalBuilder:
+    policy = Policy(runtime="claude", jobs=jobs, planner=PlannerSettings(enabled=False), **settings)  # type: ignore[arg-type]
+    return JournalBuilder(policy).view(*(task(f"t-{n}") for n in range(9)))
+
+
+def turn(night: JournalBuilder, name: str, failure: FailureClass | None = None) -> JournalBuilder:
+    """One iteration, on the runtime that is chosen now."""
+    runtime = runtime_choice.choose(night.state, night.now)
+    assert runtime is not None
+    night.start(name, runtime=runtime)
+    return night.end(name, "failed", failure=failure) if failure else night.end(name)
+
+
+def chosen(night: JournalBuilder) -> str | None:
+    return runtime_choice.choose(night.state, night.now)
+
+
+def test_without_a_fallback_the_run_waits_and_tries_with_one() -> None:
+    night = turn(at_night(jobs=3), "t-1", "rate_limit")
+    assert (chosen(night), runtime_choice.open_slots(night.state, night.now)) == (None, [])
+    until = runtime_choice.opens_at(night.state, night.now)
+    assert until is not None
+    assert dispatcher.next_wake(night.state, night.now) == until
+    night.wait((until - night.now).total_seconds() + 1)
+    assert (chosen(night), runtime_choice.open_slots(night.state, night.now)) == ("claude", [0])
+    night.start("t-2")
+    assert chosen(night) is None, "one at a time"
+    night.end("t-2")
+    assert runtime_choice.open_slots(night.state, night.now) == [0, 1, 2]
+
+
+def test_the_fallback_takes_over_for_its_turns_and_then_the_first_is_tried() -> None:
+    night = turn(at_night(fallback_runtime="codex", fallback_cooldown_iters=2), "t-1", "overloaded")
+    order: list[str | None] = []
+    for n in range(2, 6):
+        night.wait(300)
+        order.append(chosen(night))
+        turn(night, f"t-{n}")
+    assert order == ["codex", "codex", "claude", "claude"]
+
+
+def test_a_failure_of_the_fallback_starts_the_count_anew() -> None:
+    night = turn(at_night(fallback_runtime="codex", fallback_cooldown_iters=2), "t-1", "server_error")
+    turn(night, "t-2")
+    turn(night, "t-3", "rate_limit")
+    assert night.state.health["claude"].cooling == 2
+    night.wait(10)
+    assert chosen(night) == "claude", "the fallback is held back, and the first one's hold is over"
+
+
+def test_when_both_are_held_back_the_run_sleeps_to_the_earlier_end() -> None:
+    night = turn(at_night(fallback_runtime="codex"), "t-1", "rate_limit")
+    turn(night, "t-2", "server_error")
+    night.wait(600)
+    turn(night, "t-3", "rate_limit")
+    turn(night, "t-4", "rate_limit")
+    ends = [h.until for _, h in runtime_choice.held(night.state, night.now)]
+    assert len(ends) == 2
+    assert runtime_choice.opens_at(night.state, night.now) == min(e for e in ends if e is not None)
+
+
+def test_a_broken_runtime_stops_the_run_unless_another_one_takes_over() -> None:
+    alone = turn(at_night(), "t-1", "auth")
+    assert dispatcher.decide(alone.state, alone.now)[0] == ev.Stopping("runtime_error", "auth")
+    helped = turn(at_night(fallback_runtime="codex"), "t-1", "auth")
+    helped.wait(7200)
+    assert (chosen(helped), runtime_choice.given_up(helped.state)) == ("codex", "")
+    turn(helped, "t-2", "credit")
+    assert runtime_choice.given_up(helped.state) == "claude: auth; codex: credit"
+
+
+def test_an_overloaded_model_is_replaced_at_once_and_once() -> None:
+    night = turn(at_night(model=ModelSettings(fallback="small")), "t-1", "overloaded")
+    record = night.state.records["t-1"]
+    assert (record.phase, record.model, record.used, night.state.health) == ("retry", "small", 0, {})
+    again = dispatcher.start(night.state, night.now)[0]
+    assert isinstance(again, ac.StartIteration)
+    assert again.spec.model == "small"
+    turn(night, "t-1", "overloaded")
+    assert "claude" in night.state.health
+
+
+def test_an_error_that_nobody_knows_is_tried_once_more_and_then_parked() -> None:
+    night = turn(at_night(attempts=9), "t-1", "unknown")
+    assert night.state.records["t-1"].phase == "retry"
+    turn(night, "t-1", "unknown")
+    assert night.state.records["t-1"].phase == "parking"
+
+
+def test_what_was_committed_before_a_limit_is_carried_on() -> None:
+    night = at_night().start("t-1")
+    night.end("t-1", "failed", failure="usage_limit", start="a" * 40, head="b" * 40, sound=True)
+    assert night.state.records["t-1"].carry == "b" * 40
+    stolen = at_night().start("t-1")
+    stolen.end("t-1", "failed", failure="usage_limit", start="a" * 40, head="b" * 40, sound=False)
+    assert stolen.state.records["t-1"].carry is None
