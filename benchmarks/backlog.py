@@ -12,7 +12,7 @@ from hew_loop.core import actions as ac
 from hew_loop.core import events as ev
 from hew_loop.core.dispatcher import decide
 from hew_loop.core.iteration import IterationResult
-from hew_loop.core.policy import Policy
+from hew_loop.core.policy import PlannerSettings, Policy
 from hew_loop.core.task import Task
 from hew_loop.core.transitions import apply, begin
 from hew_loop.engine.loop import EVENTS
@@ -25,7 +25,7 @@ READY_S = 0.600
 HELP_S = 0.150
 TICKS = 200
 VIEW_LINE = "first view as a line"
-POLICY = Policy(jobs=8)
+POLICY = Policy(jobs=8, planner=PlannerSettings(enabled=False))
 BEGAN = datetime(2026, 2, 1, tzinfo=UTC)
 
 

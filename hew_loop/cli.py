@@ -35,6 +35,7 @@ COMMANDS = {
     "list": Entry("list_runs:command", "List the runs of this repository."),
     "logs": Entry("logs:command", "Show what an iteration printed."),
     "summary": Entry("summary:command", "Tell how a run went, task by task."),
+    "explain": Entry("explain:command", "Tell one task's story: where it is, and why."),
     "graph": Entry("graph:command", "Draw a run as mermaid, dot or ascii."),
     "deliver": Entry("deliver:command", "Deliver what a finished run could not."),
     "prune": Entry("prune:command", "Remove what ended runs left behind."),

@@ -104,6 +104,12 @@ def run_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("run", required=False, shell_complete=_complete)(function)
 
 
+def run_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--run RUN: the same, where the argument is something else."""
+    said = "The run to look at: an id or a part of one."
+    return click.option("--run", "run", metavar="RUN", shell_complete=_complete, help=said)(function)
+
+
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     try:
         folders = run_folder.runs(Git.discover(Path.cwd()).root)

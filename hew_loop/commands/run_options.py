@@ -17,7 +17,7 @@ _COMMON = (
     click.option("--epics", metavar="A,B", help="Only tasks below these epics."),
     click.option("--epic", "epic", multiple=True, metavar="ID", help="The same, one at a time; repeatable."),
     click.option("--task", "task", multiple=True, metavar="ID", help="Only this task; repeatable."),
-    click.option("--runtime", metavar="NAME", help="Agent: claude, codex, opencode, gemini, or [runtime.NAME]."),
+    click.option("--runtime", metavar="NAME", help="Agent: claude, codex, opencode, gemini, aider, or [runtime.NAME]."),
     click.option("--fallback-runtime", metavar="NAME", help="Takes over while the first is limited or fails."),
     click.option("--fallback-cooldown-iters", type=click.IntRange(1), metavar="N", help="See docs/run.md (3)."),
     click.option("--model", metavar="NAME", help="Model for every task."),

@@ -84,6 +84,7 @@ def test_config_get_prints_one_value_or_a_table(repository: Path) -> None:
     assert _run(LOOP, "config", "get", "loop.iter_timeout", cwd=repository).stdout == "60m\n"
     assert _run(LOOP, "config", "get", "loop.model", cwd=repository).stdout.splitlines() == [
         "loop.model.default = none          # default",
+        "loop.model.fallback = none         # default",
         f'loop.model.by_priority.P0 = "big"  # {repository}/.hew.toml',
     ]
     unknown = _run(LOOP, "config", "get", "loop.job", cwd=repository)

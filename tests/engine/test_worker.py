@@ -29,6 +29,7 @@ from hew_loop.runtimes.base import Runtime
 from hew_loop.runtimes.claude import ClaudeRuntime
 from hew_loop.runtimes.codex import CodexRuntime
 from hew_loop.runtimes.command import CommandRuntime
+from tests.support.recorded import AGENTS
 from tests.support.repos import git, make_repo
 
 LEFT = Collected(head="b" * 40, dirty=False, unmerged=(), salvage=None, descends=True)
@@ -173,6 +174,17 @@ def test_an_agent_that_only_tells_that_it_waits_is_ended(tmp_path: Path, make: A
     result = Bench(tmp_path, "", runtime=make(program=str(program)), stall_s=0.4).run()
     assert _end(result) == ("failed", "stalled")
     assert result.message.startswith("it printed nothing but notices that it waits for 0.4 s and was ended; the last")
+
+
+def test_work_before_a_limit_is_sound_and_the_limit_comes_with_its_end_and_where_it_was_read(tmp_path: Path) -> None:
+    recorded = AGENTS / "claude-2.1.329" / "usage-limit-oauth.stdout"
+    program = tmp_path / "claude"
+    program.write_text(f"#!/bin/sh\necho b > b.txt; cat {recorded}; exit 1\n")
+    program.chmod(0o755)
+    now = datetime(2026, 11, 21, 6, 20, tzinfo=UTC)
+    result = Bench(tmp_path, "", runtime=ClaudeRuntime(program=str(program), now=lambda: now)).run()
+    assert (_end(result), result.files, result.sound) == (("failed", "usage_limit"), ("b.txt",), True)
+    assert (result.reset_at, result.reset_from) == (datetime(2026, 11, 21, 6, 37, 29, tzinfo=UTC), "rate_limit_event")
 
 
 def test_an_id_that_no_environment_can_hold_is_worked_on_all_the_same(tmp_path: Path) -> None:
