@@ -151,6 +151,11 @@ def after_success(health: Health, *, started: datetime) -> Health:
     return Health()
 
 
+def is_limited(health: Health) -> bool:
+    """Held back by a limit: that outlasts a restart of the loop, while a person may have mended anything else."""
+    return health.failure is not None and row(health.failure).is_limit
+
+
 def evidence_of(result: IterationResult, branch: str) -> str:
     """What the next attempt is told about the last one."""
     said = f" It said: {result.message}" if result.message else ""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from hew_loop.core import events as ev
+from hew_loop.core import retry
 from hew_loop.core.actions import (
     Action,
     AskPlanner,
@@ -183,7 +184,7 @@ def _resume(state: RunState, event: ev.Resumed) -> RunState:
         view_failures=0,
         write_failures=0,
         failures_in_a_row=0,
-        health={},
+        health={name: h for name, h in state.health.items() if retry.is_limited(h)},
         planner_asked_at=None,
         exit_code=None,
     )

@@ -72,7 +72,7 @@ async def _run(context: RunContext, action: ac.AskPlanner, prompt: PlannerPrompt
     """Outside of the repository, so that it finds no project there to read or to change."""
     settings = context.policy.planner
     folder = context.folder.planner(action.number)
-    place = context.pool.root / "planner"
+    place = context.pool.root / ".planner"
     prompt_file = folder / "prompt.md"
 
     def prepare() -> None:

@@ -84,6 +84,7 @@ def iteration_json(number: int, iteration: Iteration, policy: Policy) -> dict[st
         "cost_is_estimated": is_estimated,
         "prompt_tokens": dict(result.prompt_parts) if result else {},
         "runtime_used": spec.runtime,
+        "cooldown_engaged": spec.runtime != policy.runtime,
         "model": (result.model if result else None) or spec.model,
         "attempt": spec.attempt,
         "slot": spec.slot,

@@ -81,6 +81,14 @@ def test_a_broken_runtime_stops_the_run_unless_another_one_takes_over() -> None:
     assert runtime_choice.given_up(helped.state) == "claude: auth; codex: credit"
 
 
+def test_a_limit_outlasts_a_restart_of_the_loop_and_nothing_else_does() -> None:
+    limited = turn(at_night(), "t-1", "rate_limit")
+    held = limited.state.health
+    assert limited.add(ev.Resumed(settle=False)).state.health == held
+    dead = turn(at_night(), "t-1", "auth")
+    assert dead.add(ev.Resumed(settle=False)).state.health == {}
+
+
 def test_an_overloaded_model_is_replaced_at_once_and_once() -> None:
     night = turn(at_night(model=ModelSettings(fallback="small")), "t-1", "overloaded")
     record = night.state.records["t-1"]

@@ -44,6 +44,10 @@ def test_a_limit_uses_up_no_attempt_and_the_fallback_takes_over(project: Project
     kept = {f"part-{i['task_id']}.txt" for i in first}
     assert kept <= project.landed_files(), "what was committed before the limit is carried on"
     assert (len(first), {i["failure_class"] for i in first}) == (2, {"rate_limit"})
+    assert {(i["runtime_used"], i["cooldown_engaged"]) for i in project.iterations()} == {
+        ("script", False),
+        ("other", True),
+    }
     assert agents_started(project) == 2, "nothing is started on a runtime that is held back"
     assert sorted((project.places / "other").read_text().split()) == sorted(tasks)
     assert "other takes over" in done.err
