@@ -34,7 +34,7 @@ class Outcome:
 def measure(*, quick: bool) -> Iterator[Measurement]:
     """Every third task changes one of a few files that others change, too; its description says which."""
     if quick:
-        yield from _one("touch, 2 files, 2 jobs", count=6, files=1, jobs=2, rounds=1)
+        yield from _one("touch, 1 file, 2 jobs", count=6, files=1, jobs=2, rounds=1)
         return
     yield from _one("touch, 4 files, 4 jobs", count=48, files=4, jobs=4, rounds=3)
     yield from _one("touch, 1 file, 4 jobs", count=48, files=1, jobs=4, rounds=3)
@@ -51,10 +51,10 @@ def _one(name: str, *, count: int, files: int, jobs: int, rounds: int) -> Iterat
 
     pairs = interleaved(lambda: run(avoid=True), lambda: run(avoid=False), rounds=rounds)
     ours, theirs = (median(o.conflicts for o in found[avoid]) for avoid in (True, False))
-    note = f"{count} tasks; each one costs an iteration"
+    note = f"{count} tasks; each conflict costs an iteration"
     ratio = ours / theirs if theirs else 1.0
-    yield Measurement(f"{name}: conflicts", f"{ours:g}", f"{theirs:g}", ratio, CONFLICTS_GOAL, note)
-    yield pairs.compare(f"{name}: time", WALL_GOAL)
+    yield Measurement(name, f"{ours:g} conflicts", f"{theirs:g} conflicts", ratio, CONFLICTS_GOAL, note)
+    yield pairs.compare(f"{name}, time", WALL_GOAL)
 
 
 def _run(count: int, files: int, jobs: int, *, avoid: bool) -> Outcome:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 LINE = re.compile(r"(?P<name>.+?) +[\d.]+ \S+ +floor +[\d.]+ \S+ +ratio +[\d.]+ +goal +[\d.]+ +(ok|OVER)( .*)?")
 
@@ -31,6 +33,14 @@ def test_the_benchmarks_of_a_backlog_and_of_memory_say_one_line_for_each_number(
         "memory, most",
         "memory, end against warm",
     ]
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_touch_sets_counts_conflicts_and_takes_the_time() -> None:
+    done = benchmarks("--quick", "touch")
+    assert (done.returncode, done.stderr) == (0, "")
+    names = [found["name"] if (found := LINE.fullmatch(line)) else line for line in done.stdout.splitlines()]
+    assert names == ["touch, 1 file, 2 jobs", "touch, 1 file, 2 jobs, time"]
 
 
 def test_an_unknown_benchmark_is_named_with_those_that_are_known() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
-from hew_loop.core.state import RunState
+from hew_loop.core.state import RunState, TaskRecord
 
 _AT_WORK: Final = frozenset({"claiming", "claimed", "running", "retry"})
 """What went back takes the next free slot before anything new: it is at work, too."""
@@ -54,6 +54,27 @@ def touching(state: RunState) -> dict[str, frozenset[str]]:
     alive = {r.task for r in state.records.values() if r.phase in _AT_WORK}
     alive.update(i.spec.task for i in state.iterations.values() if i.fate == "waiting")
     return {task: predict(task) for task in sorted(alive)}
+
+
+def changed(state: RunState, record: TaskRecord) -> tuple[str, ...]:
+    """What a task's newest work changes: its last iteration, and those on whose work that one was built. Sorted."""
+    files: set[str] = set()
+    wanted: str | None = None
+    for number in reversed(record.iterations):
+        spec, result = state.iterations[number].spec, state.iterations[number].result
+        if result is not None and (number == record.iterations[-1] or (wanted and result.head == wanted)):
+            files.update(result.files)
+            wanted = spec.carry
+    return tuple(sorted(files))
+
+
+def shared(state: RunState) -> dict[str, tuple[str, ...]]:
+    """Path -> tasks, in the order of their first work on it, for each file that several tasks changed. Sorted."""
+    by_path: dict[str, dict[str, None]] = {}
+    for iteration in state.iterations.values():
+        for path in iteration.result.files if iteration.result else ():
+            by_path.setdefault(path, {})[iteration.spec.task] = None
+    return {path: tuple(tasks) for path, tasks in sorted(by_path.items()) if len(tasks) > 1}
 
 
 def meeting(ours: Collection[str], theirs: Collection[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -187,25 +188,7 @@ class Worker:
         folder = self.folder.iteration(spec.number)
         answer = parse_answer(report.final_text)
 
-        def look() -> tuple[Collected, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-            left = self.pool.collect(
-                worktree,
-                branch=spec.branch,
-                message=_leftover_message(spec),
-                salvage_ref=salvage_ref(spec.run_id, spec.task, spec.attempt),
-                start=start,
-                aside=folder / "aside",
-                litter=self.runtimes[spec.runtime].own_files,
-            )
-            files: tuple[str, ...] = ()
-            foreign: tuple[str, ...] = ()
-            if left.head != start:
-                files = self.git.changed_files(start, left.head)
-                self.git.write_patch(start, left.head, folder / "diff.patch", max_bytes=MAX_PATCH_BYTES)
-                foreign = self._foreign(spec, left.head, start)
-            return left, files, foreign, self.tripwire.ended(spec.number)
-
-        left, files, foreign, changes = await in_thread(look)
+        left, files, foreign, changes = await in_thread(self._look, worktree, spec, start, folder)
         outcome, failure, message = verdict_on(
             report=report,
             answer=answer,
@@ -242,6 +225,35 @@ class Worker:
             prompt_parts=prompt.parts if prompt else (),
             warnings=(*changes, *left.repaired, *said, *_process_warnings(ended)),
         )
+
+    def _look(
+        self, worktree: Worktree, spec: IterationSpec, start: str, folder: Path
+    ) -> tuple[Collected, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """What is left, the files that changed, unlanded work of others in it, and what else changed meanwhile.
+
+        Its git processes run beside one another: the slot waits for the slowest, not for their sum.
+        """
+        files: tuple[str, ...] = ()
+        foreign: tuple[str, ...] = ()
+        with ThreadPoolExecutor(max_workers=2) as beside:
+            changes = beside.submit(self.tripwire.ended, spec.number)
+            left = self.pool.collect(
+                worktree,
+                branch=spec.branch,
+                message=_leftover_message(spec),
+                salvage_ref=salvage_ref(spec.run_id, spec.task, spec.attempt),
+                start=start,
+                aside=folder / "aside",
+                litter=self.runtimes[spec.runtime].own_files,
+            )
+            if left.head != start:
+                patch = partial(self.git.write_patch, max_bytes=MAX_PATCH_BYTES)
+                written = beside.submit(patch, start, left.head, folder / "diff.patch")
+                found = beside.submit(self._foreign, spec, left.head, start)
+                files = self.git.changed_files(start, left.head)
+                written.result()
+                foreign = found.result()
+            return left, files, foreign, changes.result()
 
     def _set_aside(self, worktree: Worktree, spec: IterationSpec) -> str:
         """What could not be saved goes out of the pool, where the next iteration would clear it away; says where to."""

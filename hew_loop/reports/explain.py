@@ -75,7 +75,7 @@ def _iteration(told: Told) -> Iterator[str]:
     reason = f": {plain(told.reason, max_chars=300)}" if told.reason else ""
     landed = f" as {told.commit[:12]}" if told.commit else ""
     yield f"  {told.outcome}{landed}{after}{reason}"
-    if told.gate is not None:
+    if told.gate is not None and not told.outcome.startswith("gate"):
         yield f"  gate {told.gate.replace('_', ' ')}"
     if told.files:
         yield f"  changed {plural(len(told.files), 'file')}: {_listed(told.files)}"

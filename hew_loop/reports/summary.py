@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -13,6 +13,7 @@ from hew_loop.core.events import StopReason
 from hew_loop.core.names import integration_branch
 from hew_loop.core.policy import PlannedCommand, Scope
 from hew_loop.core.state import RunState
+from hew_loop.core.touch import shared
 from hew_loop.core.verdict import Verdict
 from hew_loop.reports.outcomes import outcome_of
 from hew_loop.reports.spend import Cost, ModelSpend, Tokens, by_model, cost, tokens
@@ -117,6 +118,8 @@ class Summary:
     tasks: tuple[TaskLine, ...]
     changes: Changes | None = None
     """None: nothing landed, or nobody asked git."""
+    shared_files: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Path -> tasks, of the files that several tasks changed."""
 
 
 def summarise(state: RunState, *, now: datetime, died: bool = False, changes: Changes | None = None) -> Summary:
@@ -152,6 +155,7 @@ def summarise(state: RunState, *, now: datetime, died: bool = False, changes: Ch
         notices=_notices(state),
         tasks=lines,
         changes=changes,
+        shared_files=shared(state),
     )
 
 

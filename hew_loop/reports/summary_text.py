@@ -17,6 +17,7 @@ INDENT = 17
 MAX_TITLE = 40
 MAX_NEVER_STARTED = 30
 MAX_NOTICES = 20
+MAX_SHARED = 10
 MODEL_COLUMNS = (
     "model", "runtime", "iterations", "tasks", "input", "cache read", "cache create", "output", "cost"
 )  # fmt: skip
@@ -34,6 +35,7 @@ def to_text(summary: Summary, *, width: int = 200) -> str:
     lines += _models(summary.models, width)
     lines += _notices(summary, width)
     lines += _tasks(summary, width)
+    lines += _shared_files(summary, width)
     return "\n".join(lines) + "\n"
 
 
@@ -188,6 +190,18 @@ def _tasks(summary: Summary, width: int) -> Iterator[str]:
         yield f"  and {hidden:,} more that were never started: loop summary {summary.run_id} --json"
 
 
+def _shared_files(summary: Summary, width: int) -> Iterator[str]:
+    """Where tasks met: first the files of most of them."""
+    shared = sorted(summary.shared_files.items(), key=lambda item: -len(item[1]))
+    if not shared:
+        return
+    yield from ("", "files touched by several tasks")
+    for path, tasks in shared[:MAX_SHARED]:
+        yield from _fold(f"  {plain(path)}: {', '.join(map(plain, tasks))}", width, indent=4)
+    if len(shared) > MAX_SHARED:
+        yield f"  and {len(shared) - MAX_SHARED:,} more: loop summary {summary.run_id} --json"
+
+
 def _shown(tasks: Sequence[TaskLine]) -> tuple[TaskLine, ...]:
     taken = [t for t in tasks if t.state != "never_started"]
     return (*taken, *[t for t in tasks if t.state == "never_started"][:MAX_NEVER_STARTED])
@@ -197,6 +211,8 @@ def _detail(line: TaskLine) -> str:
     text = plain(line.why)
     if line.state == "landed" and not line.tested:
         text += "; not tested"
+    if line.files:
+        text += f"; {plural(len(line.files), 'file')}"
     if line.attempts > 1 or (line.attempts and line.state == "parked"):
         text += f"; {plural(line.attempts, 'attempt')}"
     if line.bug:

@@ -12,6 +12,7 @@ from hew_loop.core.outcome import newest_work
 from hew_loop.core.startable import held_back, lacks, startable
 from hew_loop.core.state import Iteration, Phase, RunState, TaskRecord
 from hew_loop.core.task import Task
+from hew_loop.core.touch import changed
 from hew_loop.reports.text import between, duration, plain, plural, utc, word
 
 TaskState = Literal[
@@ -46,6 +47,8 @@ class TaskLine:
     kind: str = ""
     bug: str = ""
     next: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    """What landed of it changes these."""
 
 
 def task_lines(state: RunState, *, now: datetime, died: bool = False) -> tuple[TaskLine, ...]:
@@ -88,6 +91,7 @@ def _taken(state: RunState, record: TaskRecord, now: datetime) -> TaskLine:
         kind=record.kind if kind == "parked" else "",
         bug=record.bug,
         next=tuple(_next(state, record, kind, work)),
+        files=changed(state, record) if kind == "landed" else (),
     )
 
 

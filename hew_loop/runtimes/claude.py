@@ -31,12 +31,15 @@ RECORDED_VERSIONS: Final[tuple[Version, Version]] = ((2, 1, 197), (2, 1, 329))
 """The oldest and the newest one whose output this adapter was built on."""
 
 # Its own retries are turned down, so that a limit reaches the dispatcher in seconds and the slot is free (RT-27); a
-# command over its time-out is ended, not moved to the background, where it would keep the process alive for as long.
+# command over its time-out is ended, not moved to the background, where it would keep the process alive for as long. Its
+# own snapshot of git's status would stand before the prompt: the subjects of other tasks' commits, new after each landing,
+# so that no cache could hold what follows.
 _ENVIRONMENT: Final = (
     ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
     ("DISABLE_AUTOUPDATER", "1"),
     ("CLAUDE_CODE_MAX_RETRIES", "3"),
     ("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1"),
+    ("CLAUDE_CODE_DISABLE_GIT_INSTRUCTIONS", "1"),
     ("CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS", "120000"),
     ("API_TIMEOUT_MS", "600000"),
 )

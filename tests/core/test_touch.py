@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hew_loop.core import events as ev
 from hew_loop.core.policy import Policy
 from hew_loop.core.task import PARENT_CHILD, Edge
-from hew_loop.core.touch import forecast, meeting, predicted, touching
+from hew_loop.core.touch import changed, forecast, meeting, predicted, shared, touching
 from tests.support.journals import JournalBuilder, task
 
 
@@ -101,3 +102,17 @@ def test_a_meeting_is_the_same_from_both_sides(ours: frozenset[str], theirs: fro
     assert common == meeting(theirs, ours) == tuple(sorted(common))
     assert set(common) <= ours | theirs
     assert ours & theirs <= set(common)
+
+
+def test_a_task_changes_what_its_last_iteration_does_and_those_that_it_was_built_on() -> None:
+    journal = JournalBuilder(Policy(jobs=2)).view(task("one"))
+    journal.start("one").end("one", "failed", failure="agent_failed", files=("thrown/away.py",))
+    journal.start("one").end("one", files=("src/a.py",))
+    journal.chain(conflicts=(ev.SentBack(2, "conflict", ("src/a.py",)),))
+    journal.start("one").end("one", files=("src/b.py",))
+    assert changed(journal.state, journal.state.records["one"]) == ("src/a.py", "src/b.py")
+
+
+def test_shared_files_are_those_that_several_tasks_changed() -> None:
+    journal = a_run().start("other", slot=1).end("other", files=("CHANGELOG.md", "src/other.py"))
+    assert shared(journal.state) == {"CHANGELOG.md": ("one", "other")}

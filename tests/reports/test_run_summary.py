@@ -301,3 +301,15 @@ def test_the_age_of_a_running_task_follows_the_clock() -> None:
     journal = two_ready().base_gate().start("t-1")
     lines = summarise(journal.state, now=journal.state.now + timedelta(hours=2, seconds=5)).tasks
     assert lines[0].why == "in slot 0 for 2h 00m 05s, iter 1"
+
+
+def test_files_are_counted_by_task_and_those_of_several_tasks_are_listed() -> None:
+    journal = two_ready().base_gate()
+    journal.start("t-1").end("t-1", files=("src/a.py", f"docs/{HOSTILE}"))
+    journal.start("t-2").end("t-2", files=("src/a.py",)).gate_and_land()
+    value = value_of(journal)
+    assert [t["files"] for t in value["tasks"]] == [[f"docs/{HOSTILE}", "src/a.py"], ["src/a.py"]]
+    assert value["shared_files"] == {"src/a.py": ["t-1", "t-2"]}
+    text = text_of(journal)
+    assert [line.split("; ")[-1] for line in text.splitlines() if "landed  " in line] == ["2 files", "1 file"]
+    assert text.endswith("\nfiles touched by several tasks\n  src/a.py: t-1, t-2\n")

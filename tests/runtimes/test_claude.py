@@ -314,6 +314,7 @@ def test_the_invocation_is_explicit_about_permissions_hooks_and_servers(
         "DISABLE_AUTOUPDATER": "1",
         "CLAUDE_CODE_MAX_RETRIES": "3",
         "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
+        "CLAUDE_CODE_DISABLE_GIT_INSTRUCTIONS": "1",
         "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": "120000",
         "API_TIMEOUT_MS": "600000",
     }
