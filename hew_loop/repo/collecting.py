@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -20,6 +21,8 @@ from hew_loop.repo.porcelain import STATUS, IndexEntry, Status, StatusEntry, fie
 
 _MARKERS = (rb"^<<<<<<< ", rb"^>>>>>>> ")
 _ADDED = (re.compile(rb"^\+<<<<<<< ", re.MULTILINE), re.compile(rb"^\+>>>>>>> ", re.MULTILINE))
+_FEW = 50
+"""So many paths are staged by name; the whole tree is not looked through a second time."""
 _MAX_SCAN_BYTES = 32 * 1024 * 1024
 
 
@@ -80,7 +83,7 @@ class _Collection:
             unmerged.add(f"({operation} in progress)")
         dirty = bool(status.entries) or (self.worktree.git_dir / "MERGE_HEAD").exists()
         if dirty:
-            self._stage()
+            self._stage(status)
         if before != self.left.start or (dirty and self._may_have_markers(status)):
             unmerged |= self._with_markers()
         lost_tip = self._unreachable(branch_tip, before)
@@ -127,12 +130,14 @@ class _Collection:
 
     def _read(self) -> Status:
         """The status of the worktree, after hidden changes and repositories inside have been made visible."""
-        status = self._status()
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            reading = beside.submit(self._index)
+            status, index = self._status(), reading.result()
         if status is None:
             admin.rebuild_admin(self.git, self.worktree, head=self._default_head())
             self._run("read-tree", "HEAD")
             self.notes.append("git's own record of the worktree was broken; it has been rebuilt.")
-            status = self._status()
+            status, index = self._status(), self._index()
         elif status.commit is None:
             admin.write_head(self.worktree, self._default_head())
             self.notes.append("The agent started a history without a past; its files are kept, on top of the branch.")
@@ -140,7 +145,7 @@ class _Collection:
         if status is None:
             raise RepoError(f"git cannot read the worktree {self.worktree.path}.")
         untracked = [e.raw for e in status.entries if e.kind == "?"]
-        if self._unhide() | self._free_nested(untracked) | self._clear(untracked):
+        if self._unhide(index) | self._free_nested(untracked) | self._clear(untracked):
             status = self._read_again()
         return status
 
@@ -169,9 +174,14 @@ class _Collection:
         ref = f"refs/heads/{self.left.branch}"
         return f"ref: {ref}" if self.git.commit_id(ref) else self.left.start
 
-    def _unhide(self) -> bool:
+    def _index(self) -> bytes:
+        """Empty when git cannot read it, which the status says as well."""
+        done = self.git.call("ls-files", "-v", "-s", "-z", cwd=self.worktree.path, env=self._env)
+        return done.stdout if done.ok else b""
+
+    def _unhide(self, index: bytes) -> bool:
         """Take back `--assume-unchanged` and `--skip-worktree`, which hide changes from us and from every reset."""
-        listing = fields(self._run("ls-files", "-v", "-s", "-z"))
+        listing = fields(index)
         # Of the ordinary files, often tens of thousands, only the folders matter.
         listed = list(parse_index(b"\0".join(line for line in listing if not line.startswith(b"H 100"))))
         hidden = [entry for entry in listed if self._is_hidden(entry)]
@@ -238,7 +248,12 @@ class _Collection:
             self._run("update-ref", "--no-deref", "HEAD", head)  # what we commit must not move a branch of others
         return head, tip
 
-    def _stage(self) -> None:
+    def _stage(self, status: Status) -> None:
+        if len(status.entries) <= _FEW:  # else git compares each file with each path
+            paths = b"\0".join(e.raw for e in status.entries)
+            few = ("--literal-pathspecs", "add", "-A", "--pathspec-from-file=-", "--pathspec-file-nul")
+            if paths and self.git.call(*few, cwd=self.worktree.path, env=self._env, stdin=paths).ok:
+                return
         done = self.git.call("add", "-A", "--ignore-errors", cwd=self.worktree.path, env=self._env)
         if done.exit_code == 1 and not done.timed_out:
             self.notes.append(f"Not everything could be read: {shown(done.stderr).strip()[:500]}")
@@ -351,8 +366,8 @@ class _Collection:
         lost = self._unreachable(tip, head)
         if tip != head:
             self._move(ref, head, old=tip)
-        if lost is not None:
-            self._keep_plain(lost)
+        if lost is not None and self.git.commit_id(self.left.salvage_ref) is None:
+            self._move(self.left.salvage_ref, lost, old=None)
         if self.worktree.git_dir.is_dir():
             admin.write_head(self.worktree, head)
         return Collected(
@@ -363,10 +378,6 @@ class _Collection:
             descends=self.git.is_ancestor(self.left.start, head),
             repaired=tuple(self.notes),
         )
-
-    def _keep_plain(self, tip: str) -> None:
-        if self.git.commit_id(self.left.salvage_ref) is None:
-            self._move(self.left.salvage_ref, tip, old=None)
 
     def _move(self, ref: str, new: str, *, old: str | None) -> None:
         if not self.git.update_ref(ref, new, old=old):
