@@ -12,6 +12,8 @@ from benchmarks.measure import Measurement, interleaved
 
 CONFLICTS_GOAL = 0.5
 WALL_GOAL = 1.0
+NO_WAY_OUT_GOAL = 1.0
+"""Where a third of all tasks change one file and there are more than three slots, they are what is left in the end."""
 
 AGENT = """\
 #!/bin/sh
@@ -37,11 +39,13 @@ def measure(*, quick: bool) -> Iterator[Measurement]:
         yield from _one("touch, 1 file, 2 jobs", count=6, files=1, jobs=2, rounds=1)
         return
     yield from _one("touch, 4 files, 4 jobs", count=48, files=4, jobs=4, rounds=3)
-    yield from _one("touch, 1 file, 4 jobs", count=48, files=1, jobs=4, rounds=3)
     yield from _one("touch, 4 files, 8 jobs", count=96, files=4, jobs=8, rounds=3)
+    yield from _one("touch, 1 file, 4 jobs", count=48, files=1, jobs=4, rounds=3, goal=NO_WAY_OUT_GOAL)
 
 
-def _one(name: str, *, count: int, files: int, jobs: int, rounds: int) -> Iterator[Measurement]:
+def _one(
+    name: str, *, count: int, files: int, jobs: int, rounds: int, goal: float = CONFLICTS_GOAL
+) -> Iterator[Measurement]:
     """Conflicts and wall time, each against the same backlog in plain graph order."""
     found: dict[bool, list[Outcome]] = {True: [], False: []}
 
@@ -53,7 +57,7 @@ def _one(name: str, *, count: int, files: int, jobs: int, rounds: int) -> Iterat
     ours, theirs = (median(o.conflicts for o in found[avoid]) for avoid in (True, False))
     note = f"{count} tasks; each conflict costs an iteration"
     ratio = ours / theirs if theirs else 1.0
-    yield Measurement(name, f"{ours:g} conflicts", f"{theirs:g} conflicts", ratio, CONFLICTS_GOAL, note)
+    yield Measurement(name, f"{ours:g} conflicts", f"{theirs:g} conflicts", ratio, goal, note)
     yield pairs.compare(f"{name}, time", WALL_GOAL)
 
 

@@ -143,7 +143,9 @@ def start(state: RunState, now: datetime) -> Sequence[Decision]:
     free = runtime_choice.open_slots(state, now)
     if not free:
         return ()
-    if back := [r for r in state.in_phase("retry") if not lacks(state, r.task)]:
+    # Who was tried longest ago: a task whose own fault an outage is must not be all that a runtime is tried with.
+    back = sorted(picking.retries(state), key=lambda r: r.iterations[-1:])
+    if back and not (_is_in_vain(state, back[0], runtime) and any(startable(state, now))):
         return (_start(state, back[0], free[0], runtime),)
     if now < _write_due(state) or planning.is_awaited(state, now):
         return ()
@@ -173,10 +175,8 @@ def suspend(state: RunState, now: datetime) -> Sequence[Decision]:
         return ()
     if state.step_is_over:
         return (ev.Suspended("stepped" if state.step_until else "planned"),)
-    limited = runtime_choice.choose(state, now) is None
-    if limited or (is_cooling(state) and not any(startable(state, now))):
-        return (ev.Suspended("cooling"),)
-    return ()
+    waits = runtime_choice.choose(state, now) is None if any(startable(state, now)) else is_cooling(state)
+    return (ev.Suspended("cooling"),) if waits else ()
 
 
 def drained(state: RunState, now: datetime) -> Sequence[Decision]:
@@ -305,6 +305,11 @@ def _start(state: RunState, record: TaskRecord, slot: int, runtime: str) -> Star
         evidence=record.evidence,
     )
     return StartIteration(spec, record.why if attempt == 1 else "retry", record.batch if attempt == 1 else None)
+
+
+def _is_in_vain(state: RunState, record: TaskRecord, runtime: str) -> bool:
+    """The runtime was held back twice in a row, the last time by this task: another one may do better."""
+    return runtime_choice.health_of(state, runtime).tries > 1 and record.iterations[-1:] == (len(state.iterations),)
 
 
 def _gathered_at(state: RunState) -> datetime:

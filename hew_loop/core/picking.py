@@ -17,8 +17,8 @@ from hew_loop.core.actions import Claim
 from hew_loop.core.batch_plan import narrow
 from hew_loop.core.graph import graph_order
 from hew_loop.core.names import actor_name
-from hew_loop.core.startable import new_left, startable
-from hew_loop.core.state import RunState
+from hew_loop.core.startable import lacks, new_left, startable
+from hew_loop.core.state import RunState, TaskRecord
 from hew_loop.core.task import Task
 
 LOOKAHEAD: Final = 64
@@ -59,6 +59,32 @@ def claims(state: RunState, wanted: Sequence[str], free: Sequence[int]) -> list[
         full = new >= new_left(state)
         wanted = [t for t in wanted if t != task and not (full and t not in state.initial and t not in state.records)]
     return claims
+
+
+def retries(state: RunState) -> list[TaskRecord]:
+    """Tasks whose next attempt may start now.
+
+    One that went back with a conflict waits while other work changes the same files: beside it, it would conflict again
+    and be parked for it. It waits for what was started before its own attempt ended, so the wait has an end.
+    """
+    back = [r for r in state.in_phase("retry") if not lacks(state, r.task)]
+    if not state.policy.avoid_conflicts or not any(_conflicted(state, r) for r in back):
+        return back
+    at_work = state.in_phase("running", "waiting")
+    return [r for r in back if not (_conflicted(state, r) and any(_is_in_the_way(state, o, r) for o in at_work))]
+
+
+def _is_in_the_way(state: RunState, other: TaskRecord, record: TaskRecord) -> bool:
+    begun, ended = state.iterations[other.iterations[-1]].started_at, state.iterations[record.iterations[-1]].ended_at
+    if ended is None or begun >= ended:
+        return False
+    task = state.backlog.tasks.get(other.task)
+    theirs = (*touch.changed(state, other), *(task.mentions if task else ()))
+    return bool(touch.meeting(touch.changed(state, record), theirs))
+
+
+def _conflicted(state: RunState, record: TaskRecord) -> bool:
+    return bool(record.iterations) and state.iterations[record.iterations[-1]].fate == "conflict"
 
 
 class _Order:

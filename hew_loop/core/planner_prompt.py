@@ -58,6 +58,7 @@ def build_planner_prompt(state: RunState, ids: Iterable[str], briefs: Mapping[st
     One JSON document in which no text of a task can look like anything but a string. Never begins with a slash.
     """
     tasks = state.backlog.tasks
+    predict = touch.forecast(state)
     known = [
         {
             "id": t,
@@ -65,7 +66,7 @@ def build_planner_prompt(state: RunState, ids: Iterable[str], briefs: Mapping[st
             "priority": tasks[t].priority,
             "type": tasks[t].type,
             "description": briefs.get(t, ""),
-            "files": _files(touch.predicted(state, t)),
+            "files": _files(predict(t)),
         }
         for t in ids
     ]

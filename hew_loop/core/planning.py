@@ -1,7 +1,7 @@
 """Batch plans: one for what each agent suggested, and a planner's for those that ended in silence.
 
 A planner only suggests. It is asked when there is a choice to make and no suggestion in force that names something
-startable; a free slot waits for it for a short while only, and not at all once it was too slow or failed.
+startable; a free slot waits for it for a short while only, and not at all once it was too slow, failed or of no use.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NO_CHOICE: Final = "no_choice"
 
 def plan(state: RunState, now: datetime) -> Sequence[AskPlanner | ev.BatchPlanned]:
     """What the agents suggested, one at a time; then one question to the planner for all that said nothing."""
-    number = len(state.batches) + 1
+    number = _next_number(state)
     open_ = _unplanned(state)
     for n in open_:
         if (said := _said(state, n)) is not None:
@@ -48,8 +48,9 @@ def plan(state: RunState, now: datetime) -> Sequence[AskPlanner | ev.BatchPlanne
     if not _has_choice(state, now):
         return ()
     health = state.health.get(runtime)
-    if health is not None and (health.given_up or (health.until is not None and now < health.until)):
-        reason = f"runtime_error: {runtime} is held back: {health.reason}"
+    if health is not None and (health.given_up or health.until is not None):
+        # Behind a hold it is tried with one start, and that is an iteration's.
+        reason = f"{DISABLED}: {runtime} is held back: {health.reason}"
         return (ev.BatchPlanned(number, "skipped", reason=reason, after=newest, covers=tuple(covers)),)
     return (AskPlanner(number, runtime, newest, tuple(covers)),)
 
@@ -72,15 +73,18 @@ def is_failure(batch: BatchFacts) -> bool:
 
 
 def _awaited_until(state: RunState) -> datetime | None:
-    if state.planner_asked_at is None or not state.flying(AskPlanner) or _is_slow(state):
+    if state.planner_asked_at is None or not state.flying(AskPlanner) or _was_in_vain(state):
         return None
     return state.planner_asked_at + timedelta(seconds=state.policy.planner.wait_s)
 
 
-def _is_slow(state: RunState) -> bool:
-    """The last one was too slow or failed: the next one may answer, but nobody waits for it."""
+def _was_in_vain(state: RunState) -> bool:
+    """The last one was too slow, failed, or named nothing that was started: nobody waits for the next one."""
     last = next((b for b in reversed(state.batches) if b.took_s is not None), None)
-    return last is not None and (is_failure(last) or (last.took_s or 0.0) > state.policy.planner.wait_s)
+    if last is None:
+        return False
+    is_slow = is_failure(last) or (last.took_s or 0.0) > state.policy.planner.wait_s
+    return is_slow or all(r.batch != last.number for r in state.records.values())
 
 
 def _has_given_up(state: RunState) -> bool:
@@ -97,6 +101,12 @@ def _has_choice(state: RunState, now: datetime) -> bool:
         if any(t.id in named for t in startable(state, now)):
             return False
     return len(list(islice(startable(state, now), free + 1))) > free
+
+
+def _next_number(state: RunState) -> int:
+    """Behind those that were made and the one that is asked for: an agent may suggest while a planner thinks."""
+    asked = (action.number for action in state.intents.values() if isinstance(action, AskPlanner))
+    return max((*(batch.number for batch in state.batches), *asked), default=0) + 1
 
 
 def _unplanned(state: RunState) -> tuple[int, ...]:

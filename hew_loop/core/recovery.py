@@ -18,7 +18,7 @@ Look = Literal["nothing", "claim", "iteration", "tip", "status"]
 CRASH_TABLE: dict[type, Look] = {
     ac.ReadTasks: "nothing",  # reads leave nothing behind
     ac.Claim: "claim",  # the claim in the tracker, by our actor name
-    ac.AskPlanner: "nothing",  # its process died with the loop; it is asked again
+    ac.AskPlanner: "nothing",  # its process died with the loop; a batch plan that was skipped
     ac.StartIteration: "iteration",  # lease and branch: stop the group, salvage the tree
     ac.BuildChain: "nothing",  # the same dates give the same candidate ids
     ac.RunGate: "nothing",
@@ -52,6 +52,12 @@ def settled(n: int, action: ac.Action, found: Found) -> ev.Event:
         case ac.StartIteration():
             lost = IterationResult("failed", "lost", "the loop died while it ran", start=action.spec.base)
             return ev.IterationEnded(n, found.result or lost)
+        case ac.AskPlanner():
+            # Nobody knows what it used, which is not nothing.
+            reason = "runtime_error: lost: the loop died while it ran"
+            return ev.BatchPlanned(
+                action.number, "skipped", reason=reason, after=action.after, covers=action.covers, n=n, took_s=0.0
+            )
         case ac.Claim() if found.exists:
             return ev.Claimed(n)
         case ac.Land() if found.exists:

@@ -135,7 +135,9 @@ def after_failure(health: Health, result: IterationResult, *, started: datetime,
             failure=failure, reason=reason, read_from=result.reset_from or "the agent's output",
         )  # fmt: skip
     if late:
-        return replace(health, is_broken=health.is_broken or known.then == "run")
+        if known.then != "run" or health.is_broken:
+            return health
+        return replace(health, is_broken=True, reason=f"{reason}; {health.reason}")
     wait = timedelta(minutes=BACKOFF_MINUTES[min(health.tries, len(BACKOFF_MINUTES) - 1)])
     return replace(
         health, until=now + wait + _jitter(wait / 10, seed), since=now, tries=health.tries + 1,

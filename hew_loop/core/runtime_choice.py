@@ -100,10 +100,11 @@ def after_iteration(state: RunState, name: str, result: IterationResult, *, star
         is_held_anew = after.until is not None and after.until != before.until
         window = state.policy.fallback_cooldown_iters
         waiting = health.get(first, GOOD)
+        is_good = known is None or known.did_its_part
         if name == first and is_held_anew:
             health[first] = replace(after, cooling=window)
         elif name != first and waiting.cooling:
-            health[first] = replace(waiting, cooling=window if is_held_anew else waiting.cooling - 1)
+            health[first] = replace(waiting, cooling=window if is_held_anew else waiting.cooling - is_good)
     return replace(state, health={n: h for n, h in health.items() if h != GOOD})
 
 

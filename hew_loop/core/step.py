@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from hew_loop.core import runtime_choice
+from hew_loop.core.names import one_line
 from hew_loop.core.outcome import exit_code
 from hew_loop.core.startable import cools_until
 from hew_loop.core.state import RunState
@@ -66,7 +68,9 @@ def _is_left(task: Task | None) -> bool:
 def _cooling(state: RunState) -> str:
     waiting = {t: until for t, r in state.records.items() if (until := cools_until(state, r))}
     if not waiting:
-        return "nothing to do"
+        held = "; ".join(f"{name}: {health.reason}" for name, health in runtime_choice.held(state, state.now))
+        until = runtime_choice.opens_at(state, state.now)
+        return f"waiting until {until:%Y-%m-%d %H:%MZ}: {one_line(held)[:200]}" if until else "nothing to do"
     task, until = min(waiting.items(), key=lambda item: item[1])
     return f"waiting: {task} cools down until {until:%Y-%m-%d %H:%MZ}"
 

@@ -184,7 +184,8 @@ def _resume(state: RunState, event: ev.Resumed) -> RunState:
         view_failures=0,
         write_failures=0,
         failures_in_a_row=0,
-        health={name: h for name, h in state.health.items() if retry.is_limited(h)},
+        # A limit outlasts a restart; whatever else there was, a person may have mended.
+        health={name: replace(h, is_broken=False) for name, h in state.health.items() if retry.is_limited(h)},
         planner_asked_at=None,
         exit_code=None,
     )

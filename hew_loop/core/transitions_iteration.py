@@ -32,7 +32,7 @@ def end_iteration(state: RunState, action: StartIteration, result: IterationResu
     for warning in result.warnings:
         state = replace(state, notices=(*state.notices, Notice(state.now, warning, (spec.number,))))
     if model := _other_model(state, record, iteration):
-        return _put(state, replace(record, phase="retry", model=model), iteration, "failed")
+        return _put(state, replace(_cut_off(record, iteration, result), model=model), iteration, "failed")
     state = runtime_choice.after_iteration(state, spec.runtime, result, started=iteration.started_at)
     match result.outcome:
         case "done" if result.head:
@@ -91,11 +91,11 @@ def _failed(state: RunState, record: TaskRecord, iteration: Iteration, result: I
     iteration = replace(iteration, note=result.message)
     row = retry.row(failure)
     match row.then:
-        case "later" if result.sound and iteration.has_work:
-            record = replace(record, phase="retry", carry=result.head, evidence=_newest(record, retry.CUT_OFF))
-        case "later":
+        case "later" if not (result.sound and iteration.has_work):
             record = replace(record, phase="retry", evidence=_newest(record, evidence))
-        case "run" | "cancelled":
+        case "later" | "run":
+            record = _cut_off(record, iteration, result)
+        case "cancelled":
             record = replace(record, phase="retry")
         case "withdrawn":
             return _put(state, _withdrawn(record, result.message), iteration, "withdrawn")
@@ -112,6 +112,13 @@ def _failed(state: RunState, record: TaskRecord, iteration: Iteration, result: I
             if record.phase != "parking" and row.most is not None and _times(state, record, failure) >= row.most - 1:
                 record = replace(record, phase="parking", kind=kind)
     return _put(state, record, iteration, "failed")
+
+
+def _cut_off(record: TaskRecord, iteration: Iteration, result: IterationResult) -> TaskRecord:
+    """It ended without the task's fault, perhaps in the middle: what it had committed is not paid twice."""
+    if not result.sound or not iteration.has_work:
+        return replace(record, phase="retry")
+    return replace(record, phase="retry", carry=result.head, evidence=_newest(record, retry.CUT_OFF))
 
 
 def _other_model(state: RunState, record: TaskRecord, iteration: Iteration) -> str | None:

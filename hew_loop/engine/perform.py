@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from hew_loop.core import actions as ac
 from hew_loop.core import events as ev
+from hew_loop.core import touch
 from hew_loop.core.iteration import IterationResult
 from hew_loop.core.model_choice import choose_model
 from hew_loop.core.prompt import LandedDependency, PromptInput
-from hew_loop.core.state import RunState, TaskRecord
+from hew_loop.core.state import RunState
 from hew_loop.core.task import TaskText
 from hew_loop.engine import landing, planning, tracking
 from hew_loop.engine.context import RunContext
@@ -92,7 +93,11 @@ async def _iterate(context: RunContext, state: RunState, action: ac.StartIterati
             priority=text.task.priority,
             type=text.task.type,
         )
-    result = await context.executor.run(WorkOrder(spec, prompt, model), context.stop_now)
+    failed_gate = any(
+        i.fate == "gate_failed" and i.result is not None and i.result.head == spec.carry
+        for i in state.iterations.values()
+    )
+    result = await context.executor.run(WorkOrder(spec, prompt, model, failed_gate), context.stop_now)
     return result if result.model or model is None else replace(result, model=model)
 
 
@@ -119,17 +124,5 @@ def _landed_dependencies(state: RunState, task_id: str) -> tuple[LandedDependenc
         record, task = state.records.get(dependency), state.backlog.tasks.get(dependency)
         if record is None or task is None or not record.iterations:
             continue
-        told.append(LandedDependency(dependency, task.title, record.summary, _files(state, record)))
+        told.append(LandedDependency(dependency, task.title, record.summary, touch.changed(state, record)))
     return tuple(told)
-
-
-def _files(state: RunState, record: TaskRecord) -> tuple[str, ...]:
-    """What its last iteration changed, and those on whose work that one was built."""
-    files: set[str] = set()
-    last, carried = record.iterations[-1], None
-    for number in reversed(record.iterations):
-        spec, result = state.iterations[number].spec, state.iterations[number].result
-        if result is not None and (number == last or (carried is not None and result.head == carried)):
-            files.update(result.files)
-            carried = spec.carry
-    return tuple(sorted(files))

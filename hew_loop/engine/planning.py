@@ -36,7 +36,8 @@ async def ask(context: RunContext, state: RunState, n: int, action: ac.AskPlanne
         report = await _run(context, action, prompt)
     except (HewError, OSError) as error:
         return _skipped(n, action, f"runtime_error: {error}")
-    took_s = (context.clock() - began).total_seconds()
+    # One that was never started has used nothing, and that is known.
+    took_s = None if report.failure == "spawn_error" else (context.clock() - began).total_seconds()
     answered = partial(
         ev.BatchPlanned, action.number, after=action.after, covers=action.covers, n=n, usage=report.usage,
         cost_usd=report.cost_usd, model=report.model, took_s=took_s,

@@ -27,6 +27,8 @@ def _activity(action: ac.Action) -> str:
     match action:
         case ac.StartIteration(spec=spec):
             return f"iter-{spec.number}"
+        case ac.AskPlanner(number=number):
+            return f"planner-{number}"
         case ac.RunGate(number=number):
             return f"gate-{number}"
         case _:

@@ -74,10 +74,20 @@ class Worker:
         except OSError as error:  # a full disk: what the agent has done until now is still looked at
             report = AgentReport("worktree_broken", str(error))
         try:
-            return await self._judge(worktree, spec, start=start, report=report, ended=ended, prompt=prompt)
+            return await self._judge(worktree, order, start=start, report=report, ended=ended, prompt=prompt)
         except (HewError, OSError) as error:
             kept = await in_thread(self._set_aside, worktree, spec)
-            return IterationResult("failed", "worktree_broken", f"{error}; {kept}", start=start, usage=report.usage)
+            return IterationResult(
+                "failed",
+                "worktree_broken",
+                f"{error}; {kept}",
+                start=start,
+                usage=report.usage,
+                cost_usd=report.cost_usd,
+                model=report.model,
+                exit_code=ended.exit_code if ended else None,
+                duration_s=ended.duration_s if ended else 0.0,
+            )
         finally:
             await in_thread(self.pool.drop_lease, name)
 
@@ -178,14 +188,14 @@ class Worker:
     async def _judge(
         self,
         worktree: Worktree,
-        spec: IterationSpec,
+        order: WorkOrder,
         *,
         start: str,
         report: AgentReport,
         ended: process.Ended | None,
         prompt: Prompt | None,
     ) -> IterationResult:
-        folder = self.folder.iteration(spec.number)
+        spec, folder = order.spec, self.folder.iteration(order.spec.number)
         answer = parse_answer(report.final_text)
 
         left, files, foreign, changes = await in_thread(self._look, worktree, spec, start, folder)
@@ -196,6 +206,7 @@ class Worker:
             files=tuple(f for f in files if not self._kept(f)),
             foreign=foreign,
             carried=start != spec.base,
+            failed_gate=order.failed_gate,
         )
         if outcome == "done" and left.head == start:
             files = await in_thread(self.git.changed_files, spec.base, start)
@@ -298,11 +309,13 @@ def verdict_on(
     files: tuple[str, ...],
     foreign: tuple[str, ...],
     carried: bool,
+    failed_gate: bool,
 ) -> tuple[Outcome, FailureClass | None, str]:
     """Outcome, failure class and message: judged by the diff, then by the agent's word.
 
     `files` are what it changed apart from the tracker's own files; `carried`: it started on top of work of the task
-    that has not landed, so that its `no_change` means this work as it is, and not that the task needs none.
+    that has not landed, so that to change nothing means this work as it is, and not that the task needs none: what was
+    cut off right before its end is complete. After `failed_gate` only an outspoken `no_change` means so.
     """
     if report.failure is not None and not (report.failure == "empty" and files):
         return "failed", report.failure, report.message
@@ -315,7 +328,7 @@ def verdict_on(
     if answer.status in ("blocked", "failed"):
         said = answer.summary or "no reason was given"
         return ("blocked", "agent_blocked", said) if answer.status == "blocked" else ("failed", "agent_failed", said)
-    if files:
+    if files or (carried and not failed_gate and not report.denials):
         return "done", None, ""
     if answer.status == "no_change":
         return ("done", None, "") if carried else ("no_change", None, answer.summary)

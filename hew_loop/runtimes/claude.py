@@ -31,9 +31,9 @@ RECORDED_VERSIONS: Final[tuple[Version, Version]] = ((2, 1, 197), (2, 1, 329))
 """The oldest and the newest one whose output this adapter was built on."""
 
 # Its own retries are turned down, so that a limit reaches the dispatcher in seconds and the slot is free (RT-27); a
-# command over its time-out is ended, not moved to the background, where it would keep the process alive for as long. Its
-# own snapshot of git's status would stand before the prompt: the subjects of other tasks' commits, new after each landing,
-# so that no cache could hold what follows.
+# command over its time-out is ended, not moved to the background, where it would keep the process alive for as long.
+# Its own snapshot of git's status would stand before the prompt: the subjects of other tasks' commits, new after each
+# landing, so that no cache could hold what follows.
 _ENVIRONMENT: Final = (
     ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
     ("DISABLE_AUTOUPDATER", "1"),
@@ -216,6 +216,8 @@ class ClaudeReader:
         failure, message = self._stream.unfinished(
             ending=ending, exit_code=exit_code, stderr_tail=stderr_tail, failure_of=self._failure_to_start
         )
+        if failure == "stalled" and mapping(self._stream.notice).get("error_status") == 429:
+            failure, message = "rate_limit", "it was still waiting for a limit (429) to end"
         return AgentReport(
             failure=failure,
             message=message,

@@ -56,6 +56,7 @@ _TEXTS: Final[tuple[tuple[re.Pattern[str], FailureClass], ...]] = (
     (re.compile(r"Incomplete response returned"), "incomplete"),
     (re.compile(r"model: \S+$|The (?:requested )?model \S+ does not exist"), "model_not_found"),
     (re.compile(r"\{.*\"code\": ?\"model_not_found\"", re.DOTALL), "model_not_found"),
+    (re.compile(r"\{.*\"code\": ?\"insufficient_quota\"", re.DOTALL), "credit"),
     (re.compile(r"\{.*\"type\": ?\"invalid_request_error\"", re.DOTALL), "bad_request"),
 )
 _STDERR: Final[tuple[tuple[str, FailureClass], ...]] = (
@@ -149,6 +150,10 @@ class CodexReader:
             failure, message = self._stream.unfinished(
                 ending=ending, exit_code=exit_code, stderr_tail=stderr_tail, failure_of=_failure_of_stderr
             )
+            notice = text_of(mapping(self._stream.notice).get("message"))
+            # It waits as long as the server tells it to, be it for hours: that is a limit, and not the task's fault.
+            if failure == "stalled" and failure_of_message(notice.partition("(")[2]) == "rate_limit":
+                return AgentReport("rate_limit", evidence(notice))
             return AgentReport(failure=failure, message=message)
         if self._end.get("type") == "turn.failed":
             return self._failed(text_of(mapping(self._end.get("error")).get("message")), ending)

@@ -42,6 +42,8 @@ class EventStream:
         self.has_events = False
         self.is_progress = True
         """The newest piece completed a line that is no such notice."""
+        self.notice: Event | None = None
+        """The newest line, when it is such a notice."""
         self._is_notice = is_notice
         self._lines = LineSplitter()
         self._plain = Tail(max_bytes=4096)
@@ -50,6 +52,8 @@ class EventStream:
         lines = [line for line in self._lines.feed(data) if line.strip()]
         events = [self._parse(line) for line in lines]
         self.is_progress = any(event is None or not self._is_notice(event) for event in events)
+        if events:
+            self.notice = events[-1] if events[-1] is not None and self._is_notice(events[-1]) else None
         return [event for event in events if event is not None]
 
     def flush(self) -> list[Event]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hew_loop.core import picking
 from hew_loop.core.actions import Claim
+from hew_loop.core.events import SentBack
 from hew_loop.core.policy import Policy
 from hew_loop.core.state import RunState
 from hew_loop.core.task import Task
@@ -79,6 +80,18 @@ def test_a_few_of_many_common_files_are_told() -> None:
     tasks = [replace(t, mentions=names if t.id != "t2" else ()) for t in backlog("", "", "")]
     state = JournalBuilder(Policy(jobs=2)).view(*tasks).state
     assert picked(state, [0, 1])[1].meets == names[: picking.MAX_MEETS]
+
+
+def test_a_conflict_is_tried_again_when_what_ran_beside_it_is_over() -> None:
+    journal = JournalBuilder(Policy(jobs=3)).view(*backlog("a.py", "a.py", "b.py", "a.py"))
+    for name in ("t0", "t1", "t2"):
+        journal.start(name, slot=int(name[1]))
+    journal.end("t0", files=("a.py",))
+    journal.chain(conflicts=(SentBack(1, "conflicts", ("a.py",)),))
+    assert [r.task for r in picking.retries(journal.state)] == [], "t1 changes the same file"
+    journal.start("t3", slot=0)
+    journal.end("t2", files=("b.py",)).end("t1", "failed", failure="no_diff")
+    assert sorted(r.task for r in picking.retries(journal.state)) == ["t0", "t1"], "what began later is not waited for"
 
 
 def test_it_can_be_switched_off() -> None:

@@ -31,6 +31,9 @@ EXAMPLES: tuple[ac.Action, ...] = (
     ac.Deliver("main", "base", "candidate"),
 )
 LOST = IterationResult("failed", "lost", "the loop died while it ran", start="base")
+UNANSWERED = ev.BatchPlanned(
+    1, "skipped", reason="runtime_error: lost: the loop died while it ran", after=1, n=7, took_s=0.0
+)
 SALVAGED = IterationResult("failed", "lost", "killed", start="base", head="salvaged")
 
 
@@ -41,15 +44,16 @@ def test_every_action_has_a_row_in_the_crash_table() -> None:
 
 @pytest.mark.parametrize("action", EXAMPLES, ids=lambda action: action.type)
 def test_an_intent_without_an_effect_is_decided_anew(action: ac.Action) -> None:
-    expected = ev.IterationEnded(7, LOST) if isinstance(action, ac.StartIteration) else ev.Abandoned(7)
+    expected: dict[type, ev.Event] = {ac.StartIteration: ev.IterationEnded(7, LOST), ac.AskPlanner: UNANSWERED}
 
-    assert settled(7, action, Found()) == expected
+    assert settled(7, action, Found()) == expected.get(type(action), ev.Abandoned(7))
 
 
 @pytest.mark.parametrize("action", EXAMPLES, ids=lambda action: action.type)
 def test_an_effect_that_is_there_is_recorded_and_not_repeated(action: ac.Action) -> None:
     recorded: dict[type, ev.Event] = {
         ac.Claim: ev.Claimed(7),
+        ac.AskPlanner: UNANSWERED,
         ac.StartIteration: ev.IterationEnded(7, SALVAGED),
         ac.Land: ev.Landed(7),
         ac.CloseTask: ev.TaskClosed(7),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hew_loop.core import actions as ac
-from hew_loop.core import dispatcher, runtime_choice
+from hew_loop.core import dispatcher, retry, runtime_choice, step
 from hew_loop.core import events as ev
 from hew_loop.core.iteration import FailureClass
 from hew_loop.core.policy import ModelSettings, PlannerSettings, Policy
@@ -60,6 +62,16 @@ def test_a_failure_of_the_fallback_starts_the_count_anew() -> None:
     assert chosen(night) == "claude", "the fallback is held back, and the first one's hold is over"
 
 
+def test_only_what_ends_well_on_the_fallback_is_one_of_its_turns() -> None:
+    night = turn(at_night(fallback_runtime="codex", fallback_cooldown_iters=2), "t-1", "overloaded")
+    failures: tuple[FailureClass | None, ...] = ("agent_failed", "killed", None, "no_diff")
+    left: list[int] = []
+    for n, failure in enumerate(failures, 2):
+        turn(night, f"t-{n}", failure)
+        left.append(night.state.health["claude"].cooling)
+    assert left == [2, 2, 1, 0]
+
+
 def test_when_both_are_held_back_the_run_sleeps_to_the_earlier_end() -> None:
     night = turn(at_night(fallback_runtime="codex"), "t-1", "rate_limit")
     turn(night, "t-2", "server_error")
@@ -69,6 +81,45 @@ def test_when_both_are_held_back_the_run_sleeps_to_the_earlier_end() -> None:
     ends = [h.until for _, h in runtime_choice.held(night.state, night.now)]
     assert len(ends) == 2
     assert runtime_choice.opens_at(night.state, night.now) == min(e for e in ends if e is not None)
+
+
+def test_a_task_that_takes_its_runtime_down_each_time_does_not_keep_the_others_from_being_worked_on() -> None:
+    night = turn(at_night(), "t-0", "server_error")
+    order: list[str] = []
+    while len(order) < 24:
+        until = runtime_choice.opens_at(night.state, night.now)
+        night.wait((until - night.now).total_seconds() + 1 if until else 0)
+        assert not dispatcher.stop(night.state, night.now), order
+        (decision,) = dispatcher.start(night.state, night.now)
+        assert isinstance(decision, ac.Claim | ac.StartIteration)
+        order.append(decision.task if isinstance(decision, ac.Claim) else decision.spec.task)
+        turn(night, order[-1], "server_error" if order[-1] == "t-0" else None)
+    assert [name for name in order if name != "t-0"] == [f"t-{n}" for n in range(1, 9)]
+
+
+def test_of_several_tasks_that_went_back_the_one_tried_longest_ago_comes_first() -> None:
+    night = at_night(jobs=2).start("t-0").start("t-1", slot=1)
+    night.end("t-0", "failed", failure="network").end("t-1", "failed", failure="network", after_s=2).wait(120)
+    turn(night, "t-0", "network").wait(600)
+    (decision,) = dispatcher.start(night.state, night.now)
+    assert isinstance(decision, ac.StartIteration)
+    assert decision.spec.task == "t-1"
+
+
+def test_steps_wait_for_a_runtime_only_while_something_could_start() -> None:
+    night = at_night(step=True).view(*(task(f"t-{n}", status="closed") for n in range(1, 9)))
+    night.add(ev.Suspended("planned"), ev.Resumed(settle=False)).view()
+    turn(night, "t-0", "rate_limit").release("t-0").plan("skipped", after=1)
+    night.add(ev.Suspended("stepped"), ev.Resumed(settle=False)).view()
+    assert dispatcher.decide(night.state, night.now) == (ev.Suspended("cooling"),)
+    told = step.describe(night.state, night.state)
+    assert (told.mode, told.result, told.exit_code) == (
+        "none",
+        "waiting until 2026-03-01 22:02Z: claude: rate_limit",
+        3,
+    )
+    night.view(task("t-0", status="closed"))
+    assert dispatcher.decide(night.state, night.now) == (ev.Stopping("ready_empty"),)
 
 
 def test_a_broken_runtime_stops_the_run_unless_another_one_takes_over() -> None:
@@ -87,6 +138,14 @@ def test_a_limit_outlasts_a_restart_of_the_loop_and_nothing_else_does() -> None:
     assert limited.add(ev.Resumed(settle=False)).state.health == held
     dead = turn(at_night(), "t-1", "auth")
     assert dead.add(ev.Resumed(settle=False)).state.health == {}
+
+
+def test_a_login_that_dies_behind_a_limit_is_named_and_may_be_mended_for_a_resume() -> None:
+    night = at_night(jobs=2).start("t-1").start("t-2", slot=1)
+    night.end("t-1", "failed", failure="rate_limit").end("t-2", "failed", failure="auth", message="401", after_s=2)
+    assert dispatcher.stop(night.state, night.now) == (ev.Stopping("runtime_error", "auth: 401; rate_limit"),)
+    night.add(ev.Resumed(settle=False))
+    assert (runtime_choice.given_up(night.state), chosen(night)) == ("", None), "the limit is waited for all the same"
 
 
 def test_an_overloaded_model_is_replaced_at_once_and_once() -> None:
@@ -114,3 +173,11 @@ def test_what_was_committed_before_a_limit_is_carried_on() -> None:
     stolen = at_night().start("t-1")
     stolen.end("t-1", "failed", failure="usage_limit", start="a" * 40, head="b" * 40, sound=False)
     assert stolen.state.records["t-1"].carry is None
+
+
+@pytest.mark.parametrize("failure", ["overloaded", "auth", "credit"])
+def test_so_is_what_was_committed_before_another_model_or_runtime_takes_over(failure: FailureClass) -> None:
+    night = at_night(model=ModelSettings(fallback="small"), fallback_runtime="codex").start("t-1")
+    night.end("t-1", "failed", failure=failure, start="a" * 40, head="b" * 40, sound=True)
+    record = night.state.records["t-1"]
+    assert (record.phase, record.carry, record.evidence, record.used) == ("retry", "b" * 40, (retry.CUT_OFF,), 0)

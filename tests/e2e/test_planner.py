@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
-from tests.support.project import Project
+from tests.support.project import Project, marked_processes, wait_until
 
 BLOCK = 'printf \'\\140\\140\\140next_iteration\\n%s\\n\\140\\140\\140\\n\' "$(cat "$PLACES/advice")"\n'
 
@@ -99,8 +101,30 @@ def test_a_planner_that_talks_at_random_or_is_not_there_only_skips(tmp_path: Pat
             project.add(f"Task {n}")
     assert talker.run().code == 0
     assert batches(talker)[0]["reason"] == "parse_error: planner response missing next_iteration block"
-    assert missing.run(HEW_LOOP_CODEX_BIN="no-such-program").code == 0
+    assert missing.run("--budget-tokens", "200000", HEW_LOOP_CODEX_BIN="no-such-program").code == 0
+    assert missing.summary()["tokens"]["unknown_iterations"] == 3, "those of its agents"
     assert batches(missing)[0]["reason"].startswith("runtime_error: spawn_error")
     assert none.run("--no-planner").code == 0
     assert {b["reason"] for b in batches(none)} == {"planner_disabled"}
     assert not (none.places / "asked").exists()
+
+
+def test_a_planner_that_outlives_its_loop_is_ended_by_the_resume_and_what_it_used_is_unknown(project: Project) -> None:
+    planned(project, 'touch "$PLACES/on"\nexec sleep 300')
+    for n in range(3):
+        project.add(f"Task {n}")
+    run = project.spawn("run", "--scope", "ready")
+    wait_until((project.places / "on").exists)
+    name = project.folder().name
+    mark = f"HEW_MARK={name}:planner-1"
+    guards = set(marked_processes(f"HEW_GUARD={name}")) - set(marked_processes("HEW_MARK="))
+    for pid in (*guards, run.pid):
+        os.kill(pid, signal.SIGKILL)
+    run.communicate()
+    assert marked_processes(mark), "nobody was left to end it"
+    (project.path.parent / "planner.sh").write_text("echo no advice\n")
+    assert project.loop("resume").code == 0
+    assert not marked_processes(mark)
+    assert batches(project)[0]["reason"] == "runtime_error: lost: the loop died while it ran"
+    asked_in_all = [b for b in batches(project) if b["reason"].startswith(("runtime_error", "parse_error"))]
+    assert project.summary()["tokens"]["unknown_iterations"] == 3 + len(asked_in_all)

@@ -41,7 +41,10 @@ VERDICTS: dict[str, tuple[AgentReport, AgentAnswer, Collected, tuple[str, ...], 
     "nothing is never done": (AgentReport(), AgentAnswer("done"), LEFT, (), (), False, ("failed", "no_diff")),
     "no_change is taken": (AgentReport(), AgentAnswer("no_change"), LEFT, (), (), False, ("no_change", None)),
     "no_change over carried work": (AgentReport(), AgentAnswer("no_change"), LEFT, (), (), True, ("done", None)),
-    "nothing over carried work": (AgentReport(), AgentAnswer("done"), LEFT, (), (), True, ("failed", "no_diff")),
+    "done over carried work": (AgentReport(), AgentAnswer("done"), LEFT, (), (), True, ("done", None)),
+    "silence over carried work": (AgentReport(), AgentAnswer(), LEFT, (), (), True, ("done", None)),
+    "refused tools over carried work": (AgentReport(denials=("Bash",)), AgentAnswer(), LEFT, (), (), True,
+                                        ("failed", "permission_denied")),
     "blocked, with a diff": (AgentReport(), AgentAnswer("blocked"), LEFT, FILES, (), False,
                              ("blocked", "agent_blocked")),
     "failed by its own word": (AgentReport(), AgentAnswer("failed"), LEFT, FILES, (), False,
@@ -65,9 +68,17 @@ VERDICTS: dict[str, tuple[AgentReport, AgentAnswer, Collected, tuple[str, ...], 
 def test_a_verdict_is_given_by_the_diff_then_by_the_word(case: str) -> None:
     report, answer, left, files, foreign, carried, expected = VERDICTS[case]
     outcome, failure, _ = verdict_on(
-        report=report, answer=answer, left=left, files=files, foreign=foreign, carried=carried
+        report=report, answer=answer, left=left, files=files, foreign=foreign, carried=carried, failed_gate=False
     )
     assert (outcome, failure) == expected
+
+
+@pytest.mark.parametrize(("word", "expected"), [("done", "failed"), (None, "failed"), ("no_change", "done")])
+def test_work_that_failed_the_gate_needs_a_change_or_an_outspoken_no_change(word: Any, expected: str) -> None:
+    outcome, _, _ = verdict_on(
+        report=AgentReport(), answer=AgentAnswer(word), left=LEFT, files=(), foreign=(), carried=True, failed_gate=True
+    )
+    assert outcome == expected
 
 
 class Bench:
@@ -150,6 +161,7 @@ def test_what_cannot_be_saved_goes_out_of_the_pool_before_the_next_iteration_cle
     result = bench.run()
     kept = Path(result.message.rpartition(" ")[2])
     assert _end(result) == ("failed", "worktree_broken")
+    assert (result.exit_code, result.has_run) == (0, True), "what it used is unknown, and not nothing"
     assert (kept / "a.bin").read_text() == "precious\n"
     assert "branch refs/heads/loop/" not in git(bench.repo, "worktree", "list", "--porcelain")
     git(bench.repo, "config", "--remove-section", "filter.need")

@@ -366,3 +366,14 @@ def test_a_notice_that_it_waits_is_no_progress(piece: bytes, is_progress: bool) 
     reader.feed(piece)
 
     assert reader.is_progress == is_progress
+
+
+def test_one_that_still_waits_for_a_limit_has_not_stalled_by_its_tasks_fault() -> None:
+    recorded = (AGENTS / "claude-2.1.329" / "rate-limit-429-retry-after-60.stdout").read_bytes()
+    last = recorded.rindex(b'"api_retry"')
+    waits, moved = ClaudeReader(), ClaudeReader()
+    waits.feed(recorded[: recorded.index(b"\n", last) + 1])
+    moved.feed(recorded[: recorded.index(b"\n", last) + 1] + b'{"type":"assistant"}\n')
+    assert waits.report(ending="stalled", exit_code=-15, stderr_tail=b"").failure == "rate_limit"
+    assert waits.report(ending="timed_out", exit_code=-15, stderr_tail=b"").failure == "timed_out"
+    assert moved.report(ending="stalled", exit_code=-15, stderr_tail=b"").failure == "stalled"

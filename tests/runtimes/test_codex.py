@@ -148,6 +148,7 @@ def own_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("Incomplete response returned, reason: content_filter", "refusal"),
         ("The model `x` does not exist or you do not have access to it.", "model_not_found"),
         ('{\n"error": {"type": "invalid_request_error", "code": "model_not_found"}}', "model_not_found"),
+        ('{"error": {"type": "invalid_request_error", "code": "insufficient_quota"}}', "credit"),
         ("Tell the user: Connection failed", None),
         ("", None),
     ],
@@ -303,3 +304,12 @@ def test_a_notice_that_it_waits_is_no_progress(piece: bytes, is_progress: bool) 
     reader.feed(piece)
 
     assert reader.is_progress == is_progress
+
+
+def test_one_that_still_waits_for_a_limit_has_not_stalled_by_its_tasks_fault() -> None:
+    waits = replace(case_of(AGENT, "rate-limit-429-retry-after-90"), ending="stalled")
+    said = "Reconnecting... 2/5 (exceeded retry limit, last status: 429 Too Many Requests)"
+    assert waits.replay(reader()) == AgentReport("rate_limit", said)
+    moved = reader()
+    moved.feed(waits.stdout + b'{"type":"item.started","item":{}}\n')
+    assert moved.report(ending="stalled", exit_code=None, stderr_tail=b"").failure == "stalled"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hew_loop.core import actions as ac
-from hew_loop.core import planning, runtime_choice
+from hew_loop.core import picking, planning, runtime_choice
 from hew_loop.core.retry import Health
 from hew_loop.core.startable import startable
 from hew_loop.core.state import FINAL, HOLDS_SLOT
@@ -124,7 +124,9 @@ def check_rest(world: World) -> None:
     if used < state.policy.jobs and (limit is None or len(state.iterations) + starting < limit):
         idle = [t.id for t in startable(state, world.now)]
         assert not idle, f"a slot stays free while {idle} could start"
-        assert not state.in_phase("retry")
+        assert not picking.retries(state)
+        alive = state.in_phase("claiming", "claimed", "running", "waiting")
+        assert alive or not state.in_phase("retry"), "what went back waits for nothing"
     assert not [r for r in state.in_phase("claimed") if limit is None]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import string
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hew_loop.errors import TrackerError
+from hew_loop.trackers.bd_json import read_task
 from hew_loop.trackers.beads_format import changed_line, encode, parse_line
 from hew_loop.trackers.beads_issue import NewIssue
 from tests.trackers.beads_files import edge, issue, store, write
@@ -164,3 +167,19 @@ def test_a_gate_is_read_from_metadata_in_either_form_and_damage_is_no_gate() -> 
         task = parse_line(json.dumps(issue("tt-a", dependencies=[made])).encode()).task
         assert task is not None
         assert [each.gate for each in task.edges] == [gate]
+
+
+def test_a_task_mentions_the_paths_of_all_its_texts_but_the_notes() -> None:
+    texts = {
+        "title": "Mend src/a.py",
+        "description": "see `docs/b.md`",
+        "design": "as in lib/",
+        "acceptance_criteria": "tests/c.py passes",
+        "notes": "tried src/d.py",
+    }
+    task = parse_line(json.dumps(issue("tt-a", **texts)).encode()).task
+    assert task is not None
+    assert task.mentions == ("docs/b.md", "lib/", "src/a.py", "tests/c.py")
+    assert read_task({"id": "tt-a", "title": "T", "priority": 2, "description": 7, "design": "x/y.py"}) == replace(
+        task, title="T", created_at=datetime(1, 1, 1, tzinfo=UTC), mentions=("x/y.py",)
+    )

@@ -118,6 +118,11 @@ def test_a_task_tells_its_notes_and_where_it_stands(tmp_path: Path) -> None:
     )
 
 
+def test_an_item_mentions_the_paths_of_its_words_and_of_what_stands_below_it(tmp_path: Path) -> None:
+    tracker = plan(tmp_path, "- [ ] Mend src/a.py\n  See `docs/b.md`.\n- [ ] Lay the table\n")
+    assert [t.mentions for t in tracker.read()] == [("docs/b.md", "src/a.py"), ()]
+
+
 def test_a_title_without_end_is_cut_and_kept_in_the_description(tmp_path: Path) -> None:
     tracker = plan(tmp_path, f"- [ ] {'x' * 600}\n")
     (task,) = tracker.read()
