@@ -49,7 +49,8 @@ TASK = Task(
 POLICY = Policy(
     Scope("epics", ("e",), ("t",)), 4, "mine", (RuntimeSettings("mine", ("run", "{task_id}"), "file", (0, 3)),),
     "other", 2, ModelSettings("a", "b", (("P0", "c"),), (("bug", "d"),), "e"),
-    PlannerSettings(False, "mine", "f", 5, 1.5, 2.5), (("g", Price(1.0, 2.0, 0.1, 1.2)),), "skill.md", max_iter=9, budget_tokens=10, budget_usd=1.5,
+    PlannerSettings(False, "mine", "f", 5, 1.5, 2.5), (("g", Price(1.0, 2.0, 0.1, 1.2)),), "skill.md", max_iter=9,
+    budget_tokens=10, budget_usd=1.5,
     budget_wall_s=60.0, max_new=2, deliver="branch",
     gate=GateSettings((PlannedCommand("make test"), PlannedCommand(("ruff", "check"), "lint", "sub")), 5.0, "--gate"),
     verify=VerifySettings(False, (PlannedCommand("make"),)),
