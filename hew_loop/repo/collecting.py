@@ -17,6 +17,7 @@ from hew_loop.repo import admin
 from hew_loop.repo.admin import Worktree
 from hew_loop.repo.command import refusal
 from hew_loop.repo.git import Git
+from hew_loop.repo.leftovers import commit_index
 from hew_loop.repo.porcelain import STATUS, IndexEntry, Status, StatusEntry, fields, parse_index, parse_status, shown
 
 _MARKERS = (rb"^<<<<<<< ", rb"^>>>>>>> ")
@@ -92,7 +93,9 @@ class _Collection:
             salvage = self._salvage(before, extra) if dirty or extra else None
             head = before
         else:
-            head = self._commit(before) if dirty else before
+            head = before
+            if dirty:
+                head = commit_index(self.git, self.worktree, on=before, message=self.left.message)
             salvage = self._keep(lost_tip) if lost_tip else None
         self._settle(branch_tip, head)
         return Collected(
@@ -298,24 +301,6 @@ class _Collection:
         sections = re.split(rb"^diff --git ", patch, flags=re.MULTILINE)[1:]
         pairs = zip(names, sections, strict=True)
         return {shown(name) for name, section in pairs if all(marker.search(section) for marker in _ADDED)}
-
-    def _commit(self, before: str) -> str:
-        env = {**self._env, **self.git.identity_env()}
-        message = self.left.message.encode("utf-8", "backslashreplace")
-        options = ("-q", "--no-verify", "--cleanup=verbatim", "-F", "-")
-        done = self.git.call("commit", *options, cwd=self.worktree.path, env=env, stdin=message)
-        head = self._head_now()
-        if not done.ok and (head != before or self._run("diff", "--cached", "--name-only", "-z", "HEAD")):
-            raise refusal(done, f"commit in {self.worktree.path}")
-        return head  # nothing staged after all: only a status that `add` could not or need not follow
-
-    def _head_now(self) -> str:
-        text = admin.read_head(self.worktree) or ""
-        ref = text.removeprefix("ref: ")
-        found = self.git.commit_id(ref) if ref != text else text
-        if not found:
-            raise RepoError(f"HEAD of {self.worktree.path} cannot be read.")
-        return found
 
     # -- keeping it
 
