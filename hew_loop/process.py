@@ -122,6 +122,7 @@ async def stream(
     on_stdout: Callable[[bytes], None] | None = None,
     is_final: Callable[[], bool] | None = None,
     is_progress: Callable[[], bool] | None = None,
+    is_limited: Callable[[], bool] | None = None,
     stop: anyio.Event | None = None,
 ) -> Ended:
     """Run `job` to its end; when this returns or is cancelled, it and all that carries its mark are gone.
@@ -130,6 +131,7 @@ async def stream(
     `on_stdout` gets all of stdout, also what the log drops. One that raises ends the job, and `stream` raises it.
     `is_final` is asked after each piece of stdout; once final, the reason stays `exited`, however the program ends.
     `is_progress` is asked after each piece of output: with it a job that only prints notices of waiting stalls (RT-28).
+    `is_limited` likewise: a job that waits for a limit to end for longer than `limit_s` stalls too.
     Setting `stop` cancels the job gently; cancelling the scope around this kills it at once.
     """
     if stop is not None and stop.is_set():
@@ -140,7 +142,7 @@ async def stream(
             child = _Child(job.argv, cwd=job.cwd, env={**job.env, MARK: job.mark}, feed=bool(job.stdin))
         except _CANNOT_START as error:
             return Ended(reason="not_started", error=_why_not_started(job.argv, job.cwd, error))
-        streaming = Streaming(job, child, output, Hooks(on_stdout, is_final, is_progress), stop)
+        streaming = Streaming(job, child, output, Hooks(on_stdout, is_final, is_progress, is_limited), stop)
         guard = _guards.get(job.env.get(GUARD, ""))
         try:
             if guard is not None:

@@ -44,6 +44,8 @@ class Job:
     timeout_s: float = 3600.0
     stall_s: float | None = None
     """Ends the job after so long without any output."""
+    limit_s: float | None = None
+    """The same, after so long in which `is_limited` held."""
     max_log_bytes: int = 64 * 1024 * 1024
     stop_signal: int = signal.SIGTERM
     grace_s: float = 5.0
@@ -106,6 +108,7 @@ class Hooks:
     on_stdout: Callable[[bytes], None] | None
     is_final: Callable[[], bool] | None
     is_progress: Callable[[], bool] | None
+    is_limited: Callable[[], bool] | None
 
 
 class Streaming:
@@ -135,6 +138,7 @@ class Streaming:
         self._changed = anyio.Event()
         self._timeout_at = anyio.current_time() + job.timeout_s
         self._output_at = self._progress_at = anyio.current_time()
+        self._limited_at: float | None = None
         self._final_at: float | None = None
 
     async def to_the_end(self) -> EndReason:
@@ -183,6 +187,8 @@ class Streaming:
             deadlines.append((self._final_at + self._job.final_grace_s, "exited"))
         if self._job.stall_s is not None:
             deadlines.append((min(self._output_at, self._progress_at) + self._job.stall_s, "stalled"))
+        if self._job.limit_s is not None and self._limited_at is not None:
+            deadlines.append((self._limited_at + self._job.limit_s, "stalled"))
         return min(deadlines)
 
     async def _bring_down(self) -> None:
@@ -271,9 +277,17 @@ class Streaming:
             hooks.on_stdout(data)
         if hooks.is_progress is not None and hooks.is_progress():
             self._progress_at = self._output_at
+        if hooks.is_limited is not None:
+            self._mind_limit(is_limited=hooks.is_limited())
         if is_stdout and self._final_at is None and hooks.is_final is not None and hooks.is_final():
             self._final_at = self._output_at
             self._changed.set()
+
+    def _mind_limit(self, *, is_limited: bool) -> None:
+        if is_limited == (self._limited_at is not None):
+            return
+        self._limited_at = self._output_at if is_limited else None
+        self._changed.set()  # there is another deadline now
 
 
 def read_now(fd: int) -> bytes | None:

@@ -259,6 +259,14 @@ def test_notices_of_waiting_are_output_but_no_progress(job: Callable[..., Job]) 
     assert ended(job("sh", "-c", talkative, stall_s=1.0), is_progress=lambda: True).reason == "exited"
 
 
+def test_a_job_that_waits_for_a_limit_is_ended_sooner_than_a_silent_one(job: Callable[..., Job]) -> None:
+    waiting = job("sh", "-c", "echo 429; sleep 600", stall_s=60.0, limit_s=0.3)
+    assert ended(waiting, is_limited=lambda: True).reason == "stalled"
+    answers = iter([True, False, False, False])
+    recovers = job("sh", "-c", "echo 429; sleep 0.1; echo on; sleep 0.7", stall_s=60.0, limit_s=0.5)
+    assert ended(recovers, is_limited=lambda: next(answers)).reason == "exited"
+
+
 def test_a_deadline_ends_a_job_and_what_ignores_the_signal_is_killed(job: Callable[..., Job]) -> None:
     stubborn = job("sh", "-c", "trap '' TERM; echo a; while :; do sleep 0.05; done", timeout_s=0.3, grace_s=0.2)
     result = ended(stubborn)

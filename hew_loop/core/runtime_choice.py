@@ -15,7 +15,7 @@ from hew_loop.core.actions import StartIteration
 from hew_loop.core.iteration import IterationResult
 from hew_loop.core.policy import Policy
 from hew_loop.core.retry import Health
-from hew_loop.core.state import RunState
+from hew_loop.core.state import Iteration, RunState, TaskRecord
 
 GOOD = Health()
 
@@ -81,9 +81,31 @@ def health_of(state: RunState, name: str) -> Health:
     return state.health.get(name, GOOD)
 
 
-def after_iteration(state: RunState, name: str, result: IterationResult, *, started: datetime) -> RunState:
-    """What the end of an iteration says about its runtime and about the one that it stood in for."""
-    failure = result.failure
+def is_outage(result: IterationResult | None) -> bool:
+    """A failure of the runtime of which nothing says that it ends by itself."""
+    known = retry.row(result.failure) if result is not None and result.failure else None
+    return known is not None and known.then == "later" and not known.is_limit
+
+
+def blames_the_task(state: RunState, record: TaskRecord, iteration: Iteration) -> bool:
+    """As many outages as there are attempts, all in this task's iterations, while others of the runtime ended well."""
+    mine = [state.iterations[n] for n in record.iterations[:-1]]
+    hit = [i for i in (*mine, iteration) if is_outage(i.result)]
+    if not is_outage(iteration.result) or len(hit) < state.policy.attempts:
+        return False
+    return any(
+        i.spec.task != record.task and i.spec.runtime == iteration.spec.runtime and _is_good(i.result)
+        for i in state.iterations.values()
+        if i.ended_at is not None and i.ended_at > hit[0].started_at
+    )
+
+
+def after_iteration(state: RunState, iteration: Iteration, result: IterationResult) -> RunState:
+    """What the end of an iteration says about its runtime and about the one that it stood in for.
+
+    One outage among iterations that end well is an accident: its task is tried again at once, and nothing is held back.
+    """
+    name, started, failure = iteration.spec.runtime, iteration.started_at, result.failure
     known = None if failure is None else retry.row(failure)
     if known is not None and known.then in ("cancelled", "lost", "withdrawn"):
         return state
@@ -91,7 +113,7 @@ def after_iteration(state: RunState, name: str, result: IterationResult, *, star
     after = before
     if known is None or known.did_its_part:
         after = retry.after_success(before, started=started)
-    elif known.is_crash or known.then in ("later", "run"):
+    elif (known.is_crash or known.then in ("later", "run")) and not _is_lone(state, iteration):
         seed = f"{state.run_id}:{name}:{state.seq}"
         after = retry.after_failure(before, result, started=started, now=state.now, seed=seed)
     health = {**state.health, name: after}
@@ -106,6 +128,20 @@ def after_iteration(state: RunState, name: str, result: IterationResult, *, star
         elif name != first and waiting.cooling:
             health[first] = replace(waiting, cooling=window if is_held_anew else waiting.cooling - is_good)
     return replace(state, health={n: h for n, h in health.items() if h != GOOD})
+
+
+def _is_lone(state: RunState, iteration: Iteration) -> bool:
+    """An outage that one iteration of many has seen: the one that ended before it was well, and so was its task."""
+    if not is_outage(iteration.result) or is_gentle(state, iteration.spec.runtime):
+        return False
+    others = [i for i in state.iterations.values() if i.spec.runtime == iteration.spec.runtime and i.ended_at]
+    newest = max(others, key=lambda i: i.ended_at or i.started_at, default=None)
+    mine = [i for i in others if i.spec.task == iteration.spec.task]
+    return newest is not None and _is_good(newest.result) and not (mine and is_outage(mine[-1].result))
+
+
+def _is_good(result: IterationResult | None) -> bool:
+    return result is not None and (result.failure is None or retry.row(result.failure).did_its_part)
 
 
 def _is_open(state: RunState, name: str, now: datetime) -> bool:

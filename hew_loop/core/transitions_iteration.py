@@ -33,7 +33,7 @@ def end_iteration(state: RunState, action: StartIteration, result: IterationResu
         state = replace(state, notices=(*state.notices, Notice(state.now, warning, (spec.number,))))
     if model := _other_model(state, record, iteration):
         return _put(state, replace(_cut_off(record, iteration, result), model=model), iteration, "failed")
-    state = runtime_choice.after_iteration(state, spec.runtime, result, started=iteration.started_at)
+    state = runtime_choice.after_iteration(state, iteration, result)
     match result.outcome:
         case "done" if result.head:
             queue = replace(state.queue, waiting=(*state.queue.waiting, spec.number))
@@ -90,7 +90,10 @@ def _failed(state: RunState, record: TaskRecord, iteration: Iteration, result: I
     evidence = retry.evidence_of(result, iteration.spec.branch)
     iteration = replace(iteration, note=result.message)
     row = retry.row(failure)
-    match row.then:
+    then = row.then
+    if runtime_choice.blames_the_task(state, record, iteration):
+        then, record = "task", replace(record, used=state.policy.attempts - 1)
+    match then:
         case "later" if not (result.sound and iteration.has_work):
             record = replace(record, phase="retry", evidence=_newest(record, evidence))
         case "later" | "run":

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hew_loop.core import actions as ac
 from hew_loop.core import events as ev
-from hew_loop.core import touch
+from hew_loop.core import retry, touch
 from hew_loop.core.iteration import IterationResult
 from hew_loop.core.model_choice import choose_model
 from hew_loop.core.prompt import LandedDependency, PromptInput
@@ -93,12 +93,14 @@ async def _iterate(context: RunContext, state: RunState, action: ac.StartIterati
             priority=text.task.priority,
             type=text.task.type,
         )
-    failed_gate = any(
-        i.fate == "gate_failed" and i.result is not None and i.result.head == spec.carry
-        for i in state.iterations.values()
-    )
-    result = await context.executor.run(WorkOrder(spec, prompt, model, failed_gate), context.stop_now)
+    order = WorkOrder(spec, prompt, model, cut_off=_was_cut_off(state, spec.carry))
+    result = await context.executor.run(order, context.stop_now)
     return result if result.model or model is None else replace(result, model=model)
+
+
+def _was_cut_off(state: RunState, head: str | None) -> bool:
+    results = (i.result for i in state.iterations.values() if i.result is not None and head is not None)
+    return any(r.head == head and r.failure and retry.row(r.failure).then in ("later", "run") for r in results)
 
 
 def _text_for(context: RunContext, task_id: str, actor: str) -> TaskText | str:

@@ -15,13 +15,14 @@ import anyio
 import anyio.to_thread
 
 from hew_loop import process
-from hew_loop.core.agent_answer import AgentAnswer, parse_answer
-from hew_loop.core.iteration import AgentReport, FailureClass, IterationResult, IterationSpec, Outcome
+from hew_loop.core.agent_answer import parse_answer
+from hew_loop.core.iteration import AgentReport, IterationResult, IterationSpec
 from hew_loop.core.names import one_line, salvage_ref, slug
 from hew_loop.core.policy import Policy
 from hew_loop.core.prompt import Prompt, build_prompt
 from hew_loop.core.secrets import StreamMask, secret_values
 from hew_loop.engine import worktree_setup
+from hew_loop.engine.judging import deadline_message, process_warnings, verdict_on
 from hew_loop.engine.run_folder import RunFolder
 from hew_loop.engine.tripwire import Tripwire
 from hew_loop.errors import HewError, UsageError
@@ -35,6 +36,9 @@ Ts = TypeVarTuple("Ts")
 
 MAX_PATCH_BYTES = 8 * 1024 * 1024
 SETUP_TIMEOUT_S = 1800.0
+LIMIT_S = 75.0
+"""So long an agent may wait for a limit in its slot. claude waits for up to 60 s as it is told, codex for hours; by
+then the dispatcher should know, so that no other slot runs into the same limit and a fallback takes over (RT-27)."""
 PORTS_FROM = 20_000
 PORTS_PER_SLOT = 100
 
@@ -166,6 +170,7 @@ class Worker:
                 stdin=call.stdin,
                 timeout_s=policy.iter_timeout_s,
                 stall_s=policy.stall_timeout_s,
+                limit_s=LIMIT_S,
                 max_log_bytes=policy.max_output_bytes,
                 mask=partial(StreamMask, secret_values(env)),
                 stop_signal=signal.Signals(call.stop_signal),
@@ -173,6 +178,7 @@ class Worker:
             on_stdout=reader.feed,
             is_final=lambda: reader.is_final,
             is_progress=lambda: reader.is_progress,
+            is_limited=lambda: reader.is_limited,
             on_start=lambda pid: self.pool.write_lease(worktree.name, {**_lease(spec), "pgid": pid}, durable=False),
             stop=stop,
         )
@@ -181,7 +187,7 @@ class Worker:
         )
         if report.failure in ("timed_out", "stalled"):
             report = replace(
-                report, message=_deadline(report.failure, policy, ended.tail, waits=not reader.is_progress)
+                report, message=deadline_message(report.failure, policy, ended.tail, waits=not reader.is_progress)
             )
         return report, ended
 
@@ -206,7 +212,7 @@ class Worker:
             files=tuple(f for f in files if not self._kept(f)),
             foreign=foreign,
             carried=start != spec.base,
-            failed_gate=order.failed_gate,
+            cut_off=order.cut_off,
         )
         if outcome == "done" and left.head == start:
             files = await in_thread(self.git.changed_files, spec.base, start)
@@ -234,7 +240,7 @@ class Worker:
             reset_from=report.reset_from,
             prompt_hash=prompt.prefix_hash if prompt else "",
             prompt_parts=prompt.parts if prompt else (),
-            warnings=(*changes, *left.repaired, *said, *_process_warnings(ended)),
+            warnings=(*changes, *left.repaired, *said, *process_warnings(ended)),
         )
 
     def _look(
@@ -301,42 +307,6 @@ class Worker:
         }
 
 
-def verdict_on(
-    *,
-    report: AgentReport,
-    answer: AgentAnswer,
-    left: Collected,
-    files: tuple[str, ...],
-    foreign: tuple[str, ...],
-    carried: bool,
-    failed_gate: bool,
-) -> tuple[Outcome, FailureClass | None, str]:
-    """Outcome, failure class and message: judged by the diff, then by the agent's word.
-
-    `files` are what it changed apart from the tracker's own files; `carried`: it started on top of work of the task
-    that has not landed, so that to change nothing means this work as it is, and not that the task needs none: what was
-    cut off right before its end is complete. After `failed_gate` only an outspoken `no_change` means so.
-    """
-    if report.failure is not None and not (report.failure == "empty" and files):
-        return "failed", report.failure, report.message
-    if left.unmerged:
-        return "failed", "unmerged", f"conflict markers or unmerged paths in {', '.join(left.unmerged[:10])}"
-    if not left.descends:
-        return "failed", "foreign_work", "its branch does not descend from the commit that it started from"
-    if foreign:
-        return "failed", "foreign_work", f"it contains work that has not landed: {', '.join(foreign[:5])}"
-    if answer.status in ("blocked", "failed"):
-        said = answer.summary or "no reason was given"
-        return ("blocked", "agent_blocked", said) if answer.status == "blocked" else ("failed", "agent_failed", said)
-    if files or (carried and not failed_gate and not report.denials):
-        return "done", None, ""
-    if answer.status == "no_change":
-        return ("done", None, "") if carried else ("no_change", None, answer.summary)
-    if report.denials:
-        return "failed", "permission_denied", f"refused tools: {', '.join(sorted(set(report.denials)))}"
-    return "failed", "no_diff", "the agent ended well, but nothing has changed"
-
-
 async def in_thread(function: Callable[[*Ts], T], *args: *Ts) -> T:
     """Blocking work beside the event loop; not abandoned when the task is cancelled."""
     return await anyio.to_thread.run_sync(function, *args)
@@ -364,32 +334,8 @@ def _mark(spec: IterationSpec) -> str:
     return f"{spec.run_id}:iter-{spec.number}"
 
 
-def _deadline(failure: FailureClass, policy: Policy, tail: bytes, *, waits: bool) -> str:
-    lines = (line.strip() for line in reversed(tail.decode("utf-8", "replace").splitlines()))
-    last = next(filter(None, lines), "")[-200:]
-    said = f"; the last that it printed: {last}" if last else ""
-    if failure == "stalled":
-        printed = "nothing but notices that it waits" if waits else "nothing"
-        return f"it printed {printed} for {policy.stall_timeout_s:g} s and was ended{said}"
-    return f"it was ended at its deadline of {policy.iter_timeout_s:g} s{said}"
-
-
 def _leftover_message(spec: IterationSpec) -> str:
     return (
         f"{one_line(spec.task)}: what the agent left uncommitted\n\n"
         f"Task: {one_line(spec.task)}\nRun: {spec.run_id}\nAttempt: {spec.attempt}\n"
     )
-
-
-def _process_warnings(ended: process.Ended | None) -> tuple[str, ...]:
-    if ended is None:
-        return ()
-    told: list[str] = []
-    if ended.leftovers:
-        some = "1 process" if ended.leftovers == 1 else f"{ended.leftovers} processes"
-        told.append(f"{some} outlived the agent and {'was' if ended.leftovers == 1 else 'were'} ended")
-    if ended.dropped_bytes:
-        told.append(f"output.log was cut: {ended.dropped_bytes:,} of {ended.output_bytes:,} bytes are not in it")
-    if ended.error:
-        told.append(ended.error)
-    return tuple(told)

@@ -19,8 +19,8 @@ class WorkOrder:
     spec: IterationSpec
     prompt: PromptInput
     model: str | None
-    failed_gate: bool = False
-    """What it carries on has failed the gate as it is: without a change it would again."""
+    cut_off: bool = False
+    """What it carries on was cut off by a limit of its runtime."""
 
 
 Work = Callable[[WorkOrder, anyio.Event], Awaitable[IterationResult]]

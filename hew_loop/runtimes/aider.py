@@ -105,6 +105,10 @@ class AiderReader:
     def is_progress(self) -> bool:
         return True
 
+    @property
+    def is_limited(self) -> bool:
+        return False
+
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         printed = self._tail.text.replace("\r\n", "\n")
         counted = list(_TOKENS.finditer(printed))

@@ -54,6 +54,11 @@ class OutputReader(Protocol):
         """The newest piece held more than notices that it waits for its provider (RT-28)."""
         ...
 
+    @property
+    def is_limited(self) -> bool:
+        """The newest line says that it waits for a rate limit to end, however long that takes."""
+        ...
+
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         """The outcome; called once. `exit_code` is negative for a signal, None when it never started."""
         ...

@@ -136,6 +136,10 @@ class ClaudeReader:
     def is_progress(self) -> bool:
         return self._stream.is_progress
 
+    @property
+    def is_limited(self) -> bool:
+        return mapping(self._stream.notice).get("error_status") == 429
+
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         for event in self._stream.flush():
             self._take(event)
@@ -216,7 +220,7 @@ class ClaudeReader:
         failure, message = self._stream.unfinished(
             ending=ending, exit_code=exit_code, stderr_tail=stderr_tail, failure_of=self._failure_to_start
         )
-        if failure == "stalled" and mapping(self._stream.notice).get("error_status") == 429:
+        if failure == "stalled" and self.is_limited:
             failure, message = "rate_limit", "it was still waiting for a limit (429) to end"
         return AgentReport(
             failure=failure,

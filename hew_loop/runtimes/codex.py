@@ -143,6 +143,14 @@ class CodexReader:
     def is_progress(self) -> bool:
         return self._stream.is_progress
 
+    @property
+    def is_limited(self) -> bool:
+        return failure_of_message(self._notice.partition("(")[2]) == "rate_limit"
+
+    @property
+    def _notice(self) -> str:
+        return text_of(mapping(self._stream.notice).get("message"))
+
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         for event in self._stream.flush():
             self._take(event)
@@ -150,10 +158,9 @@ class CodexReader:
             failure, message = self._stream.unfinished(
                 ending=ending, exit_code=exit_code, stderr_tail=stderr_tail, failure_of=_failure_of_stderr
             )
-            notice = text_of(mapping(self._stream.notice).get("message"))
             # It waits as long as the server tells it to, be it for hours: that is a limit, and not the task's fault.
-            if failure == "stalled" and failure_of_message(notice.partition("(")[2]) == "rate_limit":
-                return AgentReport("rate_limit", evidence(notice))
+            if failure == "stalled" and self.is_limited:
+                return AgentReport("rate_limit", evidence(self._notice))
             return AgentReport(failure=failure, message=message)
         if self._end.get("type") == "turn.failed":
             return self._failed(text_of(mapping(self._end.get("error")).get("message")), ending)

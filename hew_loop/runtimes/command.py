@@ -84,6 +84,10 @@ class CommandReader:
     def is_progress(self) -> bool:
         return True
 
+    @property
+    def is_limited(self) -> bool:
+        return False
+
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         text = self._tail.text
         failure = self._failure(ending, exit_code)

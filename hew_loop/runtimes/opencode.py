@@ -108,6 +108,10 @@ class OpencodeReader:
     def is_progress(self) -> bool:
         return self._stream.is_progress
 
+    @property
+    def is_limited(self) -> bool:
+        return False
+
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         for event in self._stream.flush():
             self._take(event)

@@ -90,11 +90,14 @@ def test_a_task_that_takes_its_runtime_down_each_time_does_not_keep_the_others_f
         until = runtime_choice.opens_at(night.state, night.now)
         night.wait((until - night.now).total_seconds() + 1 if until else 0)
         assert not dispatcher.stop(night.state, night.now), order
-        (decision,) = dispatcher.start(night.state, night.now)
+        if not (decisions := dispatcher.start(night.state, night.now)):
+            break
+        (decision,) = decisions
         assert isinstance(decision, ac.Claim | ac.StartIteration)
         order.append(decision.task if isinstance(decision, ac.Claim) else decision.spec.task)
         turn(night, order[-1], "server_error" if order[-1] == "t-0" else None)
     assert [name for name in order if name != "t-0"] == [f"t-{n}" for n in range(1, 9)]
+    assert (order.count("t-0"), night.state.records["t-0"].phase) == (2, "parking")
 
 
 def test_of_several_tasks_that_went_back_the_one_tried_longest_ago_comes_first() -> None:
@@ -130,6 +133,32 @@ def test_a_broken_runtime_stops_the_run_unless_another_one_takes_over() -> None:
     assert (chosen(helped), runtime_choice.given_up(helped.state)) == ("codex", "")
     turn(helped, "t-2", "credit")
     assert runtime_choice.given_up(helped.state) == "claude: auth; codex: credit"
+
+
+def test_one_outage_among_iterations_that_end_well_is_an_accident() -> None:
+    night = turn(turn(at_night(), "t-1"), "t-2", "bad_response")
+    assert (night.state.health, night.state.records["t-2"].phase) == ({}, "retry")
+    turn(night, "t-2", "bad_response")
+    assert chosen(night) is None, "twice in a row is none, and it is tried once a minute"
+    fresh = turn(at_night(), "t-1", "bad_response")
+    assert chosen(fresh) is None, "nothing has ended well before"
+    limited = turn(turn(at_night(), "t-1"), "t-2", "rate_limit")
+    assert chosen(limited) is None, "a limit is everybody's"
+
+
+def test_a_task_that_alone_meets_outages_is_parked_for_them() -> None:
+    night = turn(at_night(attempts=3), "t-1")
+    for other in ("t-3", "t-4", "t-5"):
+        turn(night, "t-2", "server_error")
+        night.wait(200)
+        turn(night, other)
+        night.wait(200)
+    assert night.state.records["t-2"].phase == "parking"
+    alone = at_night(attempts=3)
+    for _ in range(5):
+        turn(alone, "t-2", "server_error")
+        alone.wait(3600)
+    assert alone.state.records["t-2"].phase == "retry", "nothing else shows that the runtime works"
 
 
 def test_a_limit_outlasts_a_restart_of_the_loop_and_nothing_else_does() -> None:

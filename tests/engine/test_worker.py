@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,16 @@ from uuid import uuid4
 import anyio
 import pytest
 
-from hew_loop.core.agent_answer import AgentAnswer
-from hew_loop.core.iteration import AgentReport, FailureClass, IterationSpec, Outcome
+from hew_loop.core.iteration import FailureClass, IterationSpec, Outcome
 from hew_loop.core.names import branch_name
 from hew_loop.core.policy import Policy, RuntimeSettings, WorktreeSettings
 from hew_loop.core.prompt import PromptInput
 from hew_loop.core.task import Task, TaskText
 from hew_loop.engine.run_folder import RunFolder
 from hew_loop.engine.tripwire import Tripwire
-from hew_loop.engine.worker import Worker, verdict_on
+from hew_loop.engine.worker import Worker
 from hew_loop.executors.base import WorkOrder
 from hew_loop.process import child_environment
-from hew_loop.repo.collecting import Collected
 from hew_loop.repo.git import Git
 from hew_loop.repo.worktrees import Pool
 from hew_loop.runtimes.base import Runtime
@@ -31,54 +28,6 @@ from hew_loop.runtimes.codex import CodexRuntime
 from hew_loop.runtimes.command import CommandRuntime
 from tests.support.recorded import AGENTS
 from tests.support.repos import git, make_repo
-
-LEFT = Collected(head="b" * 40, dirty=False, unmerged=(), salvage=None, descends=True)
-FILES = ("a.txt",)
-
-VERDICTS: dict[str, tuple[AgentReport, AgentAnswer, Collected, tuple[str, ...], tuple[str, ...], bool, object]] = {
-    "a diff is done": (AgentReport(), AgentAnswer(), LEFT, FILES, (), False, ("done", None)),
-    "a diff beats the word": (AgentReport(), AgentAnswer("no_change"), LEFT, FILES, (), False, ("done", None)),
-    "nothing is never done": (AgentReport(), AgentAnswer("done"), LEFT, (), (), False, ("failed", "no_diff")),
-    "no_change is taken": (AgentReport(), AgentAnswer("no_change"), LEFT, (), (), False, ("no_change", None)),
-    "no_change over carried work": (AgentReport(), AgentAnswer("no_change"), LEFT, (), (), True, ("done", None)),
-    "done over carried work": (AgentReport(), AgentAnswer("done"), LEFT, (), (), True, ("done", None)),
-    "silence over carried work": (AgentReport(), AgentAnswer(), LEFT, (), (), True, ("done", None)),
-    "refused tools over carried work": (AgentReport(denials=("Bash",)), AgentAnswer(), LEFT, (), (), True,
-                                        ("failed", "permission_denied")),
-    "blocked, with a diff": (AgentReport(), AgentAnswer("blocked"), LEFT, FILES, (), False,
-                             ("blocked", "agent_blocked")),
-    "failed by its own word": (AgentReport(), AgentAnswer("failed"), LEFT, FILES, (), False,
-                               ("failed", "agent_failed")),
-    "a failed program, with a diff": (AgentReport("killed"), AgentAnswer("done"), LEFT, FILES, (), False,
-                                      ("failed", "killed")),
-    "an empty stream, with a diff": (AgentReport("empty"), AgentAnswer(), LEFT, FILES, (), False, ("done", None)),
-    "an empty stream": (AgentReport("empty"), AgentAnswer(), LEFT, (), (), False, ("failed", "empty")),
-    "refused tools": (AgentReport(denials=("Bash",)), AgentAnswer(), LEFT, (), (), False,
-                      ("failed", "permission_denied")),
-    "markers": (AgentReport(), AgentAnswer("done"), replace(LEFT, unmerged=("a.txt",)), FILES, (), False,
-                ("failed", "unmerged")),
-    "a rewritten past": (AgentReport(), AgentAnswer("done"), replace(LEFT, descends=False), FILES, (), False,
-                         ("failed", "foreign_work")),
-    "another's work": (AgentReport(), AgentAnswer("done"), LEFT, FILES, ("loop/r/x.1",), False,
-                       ("failed", "foreign_work")),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", VERDICTS)
-def test_a_verdict_is_given_by_the_diff_then_by_the_word(case: str) -> None:
-    report, answer, left, files, foreign, carried, expected = VERDICTS[case]
-    outcome, failure, _ = verdict_on(
-        report=report, answer=answer, left=left, files=files, foreign=foreign, carried=carried, failed_gate=False
-    )
-    assert (outcome, failure) == expected
-
-
-@pytest.mark.parametrize(("word", "expected"), [("done", "failed"), (None, "failed"), ("no_change", "done")])
-def test_work_that_failed_the_gate_needs_a_change_or_an_outspoken_no_change(word: Any, expected: str) -> None:
-    outcome, _, _ = verdict_on(
-        report=AgentReport(), answer=AgentAnswer(word), left=LEFT, files=(), foreign=(), carried=True, failed_gate=True
-    )
-    assert outcome == expected
 
 
 class Bench:
