@@ -203,6 +203,16 @@ def test_with_both_logins_dead_the_run_stops_after_one_start_for_each_slot(proje
     assert "claude: auth" in project.summary()["stop_detail"]
 
 
+def claude_of(project: Project, task: str) -> int:
+    """The process id of the agent itself; other tests at this moment have tasks of the same name."""
+    for pid in marked_processes(str(project.places)):
+        place = Path(f"/proc/{pid}")
+        is_of_task = f"HEW_TASK_ID={task}".encode() in (place / "environ").read_bytes().split(b"\0")
+        if is_of_task and b"stream-json" in (place / "cmdline").read_bytes():
+            return pid
+    raise AssertionError(f"no claude works on {task}")
+
+
 def test_a_stream_that_stalls_and_a_cli_that_is_killed_cost_one_attempt_each_and_leave_nothing(
     project: Project,
 ) -> None:
@@ -217,9 +227,7 @@ def test_a_stream_that_stalls_and_a_cli_that_is_killed_cost_one_attempt_each_and
             **here.env,
         )
         wait_until((project.places / "here").exists, timeout_s=60)
-        agents = marked_processes("HEW_TASK_ID=p-b")
-        main = [pid for pid in agents if b"stream-json" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        os.kill(main[0], signal.SIGKILL)
+        os.kill(claude_of(project, "p-b"), signal.SIGKILL)
         said, _ = running.communicate(timeout=120)
         here.before.check()
     assert running.returncode == 0, said
