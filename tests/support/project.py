@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -12,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from hew_loop.cli import loop
 
 AGENT = """\
 #!/bin/sh
@@ -90,6 +94,13 @@ class Project:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
+    def ask(self, *args: str) -> Any:
+        """The JSON that a command prints, asked in this process: preparing and looking, not what is being tested."""
+        with contextlib.chdir(self.path), contextlib.redirect_stdout(io.StringIO()) as out:
+            code = loop.main([*args, "--json"], prog_name="loop", standalone_mode=False)
+        assert not code, out.getvalue()
+        return json.loads(out.getvalue())
+
     def run(self, *args: str, **env: str) -> Done:
         """`loop run --scope ready` with the scripted agent."""
         return self.loop("run", "--scope", "ready", *args, **env)
@@ -116,9 +127,7 @@ class Project:
 
     def add(self, title: str, *args: str, script: str | None = None) -> str:
         """A task, and what the agent does for it; the id."""
-        done = self.loop("task", "add", title, "--json", *args)
-        assert done.code == 0, done.err
-        value = done.json()
+        value = self.ask("task", "add", title, *args)
         task = value[0]["id"] if isinstance(value, list) else value["id"]
         if script is not None:
             self.script(task, script)
@@ -129,7 +138,7 @@ class Project:
         (self.plan / name).write_text(script)
 
     def tasks(self) -> dict[str, dict[str, Any]]:
-        return {t["id"]: t for t in self.loop("task", "list", "--all", "--json").json()}
+        return {t["id"]: t for t in self.ask("task", "list", "--all")}
 
     def statuses(self) -> dict[str, str]:
         return {task: value["status"] for task, value in self.tasks().items()}
@@ -149,7 +158,7 @@ class Project:
         return [json.loads(p.read_text()) for p in sorted(self.folder().glob("iter-*.json"))]
 
     def summary(self) -> dict[str, Any]:
-        return self.loop("summary", "--json").json()
+        return self.ask("summary")
 
     def landed_files(self, rev: str = "HEAD") -> set[str]:
         return set(self.git("ls-tree", "-r", "--name-only", rev).splitlines())
