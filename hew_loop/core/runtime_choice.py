@@ -109,6 +109,8 @@ def after_iteration(state: RunState, iteration: Iteration, result: IterationResu
     known = None if failure is None else retry.row(failure)
     if known is not None and known.then in ("cancelled", "lost", "withdrawn"):
         return state
+    if failure == "model_not_found":  # often one task's own label: the person who reads the reason wants to know which
+        result = replace(result, message=f"{iteration.spec.task}: {result.message}")
     before = health_of(state, name)
     after = before
     if known is None or known.did_its_part:
