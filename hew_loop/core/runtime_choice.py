@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import pairwise
 
 from hew_loop.core import retry
 from hew_loop.core.actions import StartIteration
@@ -18,6 +19,8 @@ from hew_loop.core.retry import Health
 from hew_loop.core.state import Iteration, RunState, TaskRecord
 
 GOOD = Health()
+MIN_ALONE = 3
+"""So often, at the least, a task has to meet alone what others do not, before it is blamed."""
 
 
 def runtimes(policy: Policy) -> tuple[str, ...]:
@@ -83,21 +86,25 @@ def health_of(state: RunState, name: str) -> Health:
 
 def is_outage(result: IterationResult | None) -> bool:
     """A failure of the runtime of which nothing says that it ends by itself."""
-    known = retry.row(result.failure) if result is not None and result.failure else None
-    return known is not None and known.then == "later" and not known.is_limit
+    return _is_later(result) and not (result and result.failure and retry.row(result.failure).is_limit)
 
 
 def blames_the_task(state: RunState, record: TaskRecord, iteration: Iteration) -> bool:
-    """As many outages as there are attempts, all in this task's iterations, while others of the runtime ended well."""
-    mine = [state.iterations[n] for n in record.iterations[:-1]]
-    hit = [i for i in (*mine, iteration) if is_outage(i.result)]
-    if not is_outage(iteration.result) or len(hit) < state.policy.attempts:
+    """A limit or an outage met as often as there are attempts, and in between each time another task began and ended well on the
+    same runtime before this one was tried again: what happens to nobody else is the task's own."""
+    if not _is_later(iteration.result):
         return False
-    return any(
-        i.spec.task != record.task and i.spec.runtime == iteration.spec.runtime and _is_good(i.result)
+    runtime = iteration.spec.runtime
+    mine = (state.iterations[n] for n in record.iterations[:-1])
+    hit = [*(i for i in mine if i.spec.runtime == runtime and _is_later(i.result)), iteration]
+    good = [
+        (i.started_at, i.ended_at)
         for i in state.iterations.values()
-        if i.ended_at is not None and i.ended_at > hit[0].started_at
-    )
+        if i.ended_at and i.spec.task != record.task and i.spec.runtime == runtime and _is_good(i.result)
+    ]
+    between = [(first.ended_at, second.started_at) for first, second in pairwise(hit)]
+    alone = sum(any(begun >= end and ended <= start for begun, ended in good) for end, start in between if end)
+    return alone + 1 >= max(state.policy.attempts, MIN_ALONE)
 
 
 def after_iteration(state: RunState, iteration: Iteration, result: IterationResult) -> RunState:
@@ -140,6 +147,10 @@ def _is_lone(state: RunState, iteration: Iteration) -> bool:
     newest = max(others, key=lambda i: i.ended_at or i.started_at, default=None)
     mine = [i for i in others if i.spec.task == iteration.spec.task]
     return newest is not None and _is_good(newest.result) and not (mine and is_outage(mine[-1].result))
+
+
+def _is_later(result: IterationResult | None) -> bool:
+    return result is not None and result.failure is not None and retry.row(result.failure).then == "later"
 
 
 def _is_good(result: IterationResult | None) -> bool:

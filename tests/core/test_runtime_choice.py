@@ -97,7 +97,7 @@ def test_a_task_that_takes_its_runtime_down_each_time_does_not_keep_the_others_f
         order.append(decision.task if isinstance(decision, ac.Claim) else decision.spec.task)
         turn(night, order[-1], "server_error" if order[-1] == "t-0" else None)
     assert [name for name in order if name != "t-0"] == [f"t-{n}" for n in range(1, 9)]
-    assert (order.count("t-0"), night.state.records["t-0"].phase) == (2, "parking")
+    assert (order.count("t-0"), night.state.records["t-0"].phase) == (4, "parking")
 
 
 def test_of_several_tasks_that_went_back_the_one_tried_longest_ago_comes_first() -> None:
@@ -159,6 +159,15 @@ def test_a_task_that_alone_meets_outages_is_parked_for_them() -> None:
         turn(alone, "t-2", "server_error")
         alone.wait(3600)
     assert alone.state.records["t-2"].phase == "retry", "nothing else shows that the runtime works"
+
+
+def test_in_a_real_outage_the_task_that_tries_it_is_not_blamed() -> None:
+    night = at_night(jobs=3, attempts=2).start("t-1").start("t-2", slot=1)
+    night.end("t-1", "failed", failure="server_error").end("t-2")
+    for _ in range(4):
+        night.wait(3600)
+        turn(night, "t-1", "server_error")
+    assert night.state.records["t-1"].phase == "retry"
 
 
 def test_a_limit_outlasts_a_restart_of_the_loop_and_nothing_else_does() -> None:
