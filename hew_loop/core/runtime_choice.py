@@ -90,8 +90,8 @@ def is_outage(result: IterationResult | None) -> bool:
 
 
 def blames_the_task(state: RunState, record: TaskRecord, iteration: Iteration) -> bool:
-    """A limit or an outage met as often as there are attempts, and in between each time another task began and ended well on the
-    same runtime before this one was tried again: what happens to nobody else is the task's own."""
+    """A limit or an outage met as often as there are attempts, and in between each time another task began and ended
+    well on the same runtime: what happens to nobody else is the task's own."""
     if not _is_later(iteration.result):
         return False
     runtime = iteration.spec.runtime
