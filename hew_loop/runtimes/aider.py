@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from hew_loop.core.iteration import AgentReport, FailureClass, Usage
-from hew_loop.runtimes.base import AgentRequest, Ending, Invocation, Purpose
+from hew_loop.runtimes.base import AgentRequest, Ending, Invocation, OutputReader, Purpose
 from hew_loop.runtimes.events import cost_of, program_of
 from hew_loop.runtimes.lines import FAILURE_OF_ENDING, MAX_FINAL_TEXT, Tail, evidence
 
@@ -85,7 +85,7 @@ class AiderRuntime:
         return AiderReader()
 
 
-class AiderReader:
+class AiderReader(OutputReader):
     """Success is exit code 0, an answer that was counted, and no error after it; a try that was repeated is none."""
 
     def __init__(self) -> None:
@@ -95,19 +95,6 @@ class AiderReader:
     def feed(self, data: bytes) -> None:
         self._bytes += len(data)
         self._tail.feed(data)
-
-    @property
-    def is_final(self) -> bool:
-        """Never: after an answer it commits, and may ask again."""
-        return False
-
-    @property
-    def is_progress(self) -> bool:
-        return True
-
-    @property
-    def is_limited(self) -> bool:
-        return False
 
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         printed = self._tail.text.replace("\r\n", "\n")

@@ -46,18 +46,21 @@ class OutputReader(Protocol):
 
     @property
     def is_final(self) -> bool:
-        """The final event was seen: the process gets 30 s to end, the outcome stays (RT-22)."""
-        ...
+        """The final event was seen: the process gets 30 s to end, the outcome stays (RT-22).
+
+        Plain text has none, so such an agent may take its whole time.
+        """
+        return False
 
     @property
     def is_progress(self) -> bool:
         """The newest piece held more than notices that it waits for its provider (RT-28)."""
-        ...
+        return True
 
     @property
     def is_limited(self) -> bool:
         """The newest line says that it waits for a rate limit to end, however long that takes."""
-        ...
+        return False
 
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         """The outcome; called once. `exit_code` is negative for a signal, None when it never started."""

@@ -12,7 +12,7 @@ from hew_loop.core.iteration import AgentReport, FailureClass, Usage
 from hew_loop.runtimes.base import AgentRequest, Ending, Invocation
 from hew_loop.runtimes.events import (
     Event,
-    EventStream,
+    EventReader,
     cost_of,
     count_of,
     failure_of_status,
@@ -110,12 +110,12 @@ class ClaudeRuntime:
         return ClaudeReader(now=self._now)
 
 
-class ClaudeReader:
+class ClaudeReader(EventReader):
     """The last `result` event is the outcome, whatever the exit code; without one the attempt did not finish."""
 
     def __init__(self, *, now: Callable[[], datetime] = utc_now) -> None:
+        super().__init__(is_notice=_is_notice)
         self._now = now
-        self._stream = EventStream(is_notice=_is_notice)
         self._model: str | None = None
         self._denied: list[str] = []
         self._limit: Event = {}
@@ -124,25 +124,16 @@ class ClaudeReader:
         """The newest `assistant` event that stands for a failed request."""
         self._result: Event | None = None
 
-    def feed(self, data: bytes) -> None:
-        for event in self._stream.feed(data):
-            self._take(event)
-
     @property
     def is_final(self) -> bool:
         return self._result is not None
-
-    @property
-    def is_progress(self) -> bool:
-        return self._stream.is_progress
 
     @property
     def is_limited(self) -> bool:
         return mapping(self._stream.notice).get("error_status") == 429
 
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
-        for event in self._stream.flush():
-            self._take(event)
+        self._flush()
         if self._result is None:
             return self._unfinished(ending=ending, exit_code=exit_code, stderr_tail=stderr_tail)
         result = self._result

@@ -15,7 +15,7 @@ from hew_loop.errors import UsageError
 from hew_loop.runtimes.base import AgentRequest, Ending, Invocation
 from hew_loop.runtimes.events import (
     Event,
-    EventStream,
+    EventReader,
     count_of,
     failure_of_status,
     mapping,
@@ -121,27 +121,19 @@ class CodexRuntime:
         return CodexReader(now=self._now, zone=self._zone)
 
 
-class CodexReader:
+class CodexReader(EventReader):
     """The last `turn.completed` or `turn.failed` is the outcome; success needs the first of them and exit code 0."""
 
     def __init__(self, *, now: Callable[[], datetime] = utc_now, zone: tzinfo | None = None) -> None:
+        super().__init__(is_notice=_is_notice)
         self._now = now
         self._zone = zone
-        self._stream = EventStream(is_notice=_is_notice)
         self._text = ""
         self._end: Event | None = None
-
-    def feed(self, data: bytes) -> None:
-        for event in self._stream.feed(data):
-            self._take(event)
 
     @property
     def is_final(self) -> bool:
         return self._end is not None
-
-    @property
-    def is_progress(self) -> bool:
-        return self._stream.is_progress
 
     @property
     def is_limited(self) -> bool:
@@ -152,8 +144,7 @@ class CodexReader:
         return text_of(mapping(self._stream.notice).get("message"))
 
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
-        for event in self._stream.flush():
-            self._take(event)
+        self._flush()
         if self._end is None:
             failure, message = self._stream.unfinished(
                 ending=ending, exit_code=exit_code, stderr_tail=stderr_tail, failure_of=_failure_of_stderr

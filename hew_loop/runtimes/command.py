@@ -9,7 +9,7 @@ from typing import Final
 from hew_loop.core.iteration import AgentReport, FailureClass
 from hew_loop.core.policy import RuntimeSettings
 from hew_loop.errors import UsageError
-from hew_loop.runtimes.base import AgentRequest, Ending, Invocation
+from hew_loop.runtimes.base import AgentRequest, Ending, Invocation, OutputReader
 from hew_loop.runtimes.lines import FAILURE_OF_ENDING, MAX_FINAL_TEXT, Tail, evidence
 
 TRY_LATER: Final = 75
@@ -65,7 +65,7 @@ class CommandRuntime:
         return CommandReader(success=self._settings.success)
 
 
-class CommandReader:
+class CommandReader(OutputReader):
     """Keeps the last MiB of what the program prints; only its exit code says how it ended."""
 
     def __init__(self, *, success: tuple[int, ...] = (0,)) -> None:
@@ -74,19 +74,6 @@ class CommandReader:
 
     def feed(self, data: bytes) -> None:
         self._tail.feed(data)
-
-    @property
-    def is_final(self) -> bool:
-        """Never: a command's output has no final event, so it may take its whole time."""
-        return False
-
-    @property
-    def is_progress(self) -> bool:
-        return True
-
-    @property
-    def is_limited(self) -> bool:
-        return False
 
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
         text = self._tail.text

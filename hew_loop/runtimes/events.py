@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from hew_loop.core.iteration import FailureClass
-from hew_loop.runtimes.base import Ending
+from hew_loop.runtimes.base import Ending, OutputReader
 from hew_loop.runtimes.lines import FAILURE_OF_ENDING, LineSplitter, Tail, evidence
 
 Event = Mapping[str, Any]
@@ -103,6 +104,28 @@ class EventStream:
         self.has_events |= line.startswith(b"{")  # a torn event: it had started, whatever the rest was
         self._plain.feed(line + b"\n")
         return None
+
+
+class EventReader(OutputReader):
+    """Takes one event after another; what they mean is the agent's own."""
+
+    def __init__(self, *, is_notice: Callable[[Event], bool] = lambda event: False) -> None:
+        self._stream = EventStream(is_notice=is_notice)
+
+    def feed(self, data: bytes) -> None:
+        for event in self._stream.feed(data):
+            self._take(event)
+
+    @property
+    def is_progress(self) -> bool:
+        return self._stream.is_progress
+
+    def _flush(self) -> None:
+        for event in self._stream.flush():
+            self._take(event)
+
+    @abstractmethod
+    def _take(self, event: Event) -> None: ...
 
 
 def program_of(runtime: str) -> str:

@@ -12,7 +12,7 @@ from hew_loop.runtimes.base import AgentRequest, Ending, Invocation
 from hew_loop.runtimes.events import (
     STATUSES,
     Event,
-    EventStream,
+    EventReader,
     count_of,
     failure_of_status,
     mapping,
@@ -75,11 +75,11 @@ class GeminiRuntime:
         return GeminiReader()
 
 
-class GeminiReader:
+class GeminiReader(EventReader):
     """The last `result` event is the outcome, by its `status`; its exit code tells which error it was."""
 
     def __init__(self) -> None:
-        self._stream = EventStream()
+        super().__init__()
         self._model: str | None = None
         self._text = ""
         self._is_speaking = False
@@ -90,25 +90,12 @@ class GeminiReader:
         self._denied: list[str] = []
         self._result: Event | None = None
 
-    def feed(self, data: bytes) -> None:
-        for event in self._stream.feed(data):
-            self._take(event)
-
     @property
     def is_final(self) -> bool:
         return self._result is not None
 
-    @property
-    def is_progress(self) -> bool:
-        return self._stream.is_progress
-
-    @property
-    def is_limited(self) -> bool:
-        return False
-
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
-        for event in self._stream.flush():
-            self._take(event)
+        self._flush()
         stderr = stderr_tail.decode("utf-8", "replace")
         failure, message = self._outcome(ending, exit_code, stderr)
         stats = mapping((self._result or {}).get("stats"))

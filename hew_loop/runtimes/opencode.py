@@ -13,7 +13,7 @@ from hew_loop.core.iteration import AgentReport, FailureClass, Usage
 from hew_loop.runtimes.base import AgentRequest, Ending, Invocation, Purpose
 from hew_loop.runtimes.events import (
     Event,
-    EventStream,
+    EventReader,
     cost_of,
     count_of,
     failure_of_status,
@@ -81,12 +81,12 @@ class OpencodeRuntime:
         return OpencodeReader(now=self._now)
 
 
-class OpencodeReader:
+class OpencodeReader(EventReader):
     """Success is a last `step_finish` with the reason `stop` and exit code 0; a step or an error after it undoes it."""
 
     def __init__(self, *, now: Callable[[], datetime] = utc_now) -> None:
+        super().__init__()
         self._now = now
-        self._stream = EventStream()
         self._message = ""
         self._text = ""
         self._denied: list[str] = []
@@ -96,25 +96,12 @@ class OpencodeReader:
         self._end: Event | None = None
         """The last `step_finish` or `error`, unless a step has begun since."""
 
-    def feed(self, data: bytes) -> None:
-        for event in self._stream.feed(data):
-            self._take(event)
-
     @property
     def is_final(self) -> bool:
         return self._end is not None and _reason(self._end) == "stop"
 
-    @property
-    def is_progress(self) -> bool:
-        return self._stream.is_progress
-
-    @property
-    def is_limited(self) -> bool:
-        return False
-
     def report(self, *, ending: Ending, exit_code: int | None, stderr_tail: bytes) -> AgentReport:
-        for event in self._stream.flush():
-            self._take(event)
+        self._flush()
         failure, message = self._outcome(ending, exit_code, stderr_tail)
         is_answer = failure in (None, "empty")
         reset_at, reset_from = self._reset() if failure == "rate_limit" else (None, "")
