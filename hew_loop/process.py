@@ -131,8 +131,8 @@ async def stream(
     `on_stdout` gets all of stdout, also what the log drops. One that raises ends the job, and `stream` raises it.
     `is_final` is asked after each piece of stdout; once final, the reason stays `exited`, however the program ends.
     `is_progress` is asked after each piece of output: with it a job that only prints notices of waiting stalls (RT-28).
-    `is_limited` likewise: a job that waits for a limit to end for longer than `limit_s` stalls too.
-    Setting `stop` cancels the job gently; cancelling the scope around this kills it at once.
+    `is_limited` likewise, of a limit that lasts longer than `limit_s`. Setting `stop` cancels the job gently;
+    cancelling the scope around this kills it at once.
     """
     if stop is not None and stop.is_set():
         return Ended(reason="cancelled")

@@ -84,11 +84,6 @@ def health_of(state: RunState, name: str) -> Health:
     return state.health.get(name, GOOD)
 
 
-def is_outage(result: IterationResult | None) -> bool:
-    """A failure of the runtime of which nothing says that it ends by itself."""
-    return _is_later(result) and not (result and result.failure and retry.row(result.failure).is_limit)
-
-
 def blames_the_task(state: RunState, record: TaskRecord, iteration: Iteration) -> bool:
     """A limit or an outage met as often as there are attempts, and in between each time another task began and ended
     well on the same runtime: what happens to nobody else is the task's own."""
@@ -141,12 +136,17 @@ def after_iteration(state: RunState, iteration: Iteration, result: IterationResu
 
 def _is_lone(state: RunState, iteration: Iteration) -> bool:
     """An outage that one iteration of many has seen: the one that ended before it was well, and so was its task."""
-    if not is_outage(iteration.result) or is_gentle(state, iteration.spec.runtime):
+    if not _is_outage(iteration.result) or is_gentle(state, iteration.spec.runtime):
         return False
     others = [i for i in state.iterations.values() if i.spec.runtime == iteration.spec.runtime and i.ended_at]
     newest = max(others, key=lambda i: i.ended_at or i.started_at, default=None)
     mine = [i for i in others if i.spec.task == iteration.spec.task]
-    return newest is not None and _is_good(newest.result) and not (mine and is_outage(mine[-1].result))
+    return newest is not None and _is_good(newest.result) and not (mine and _is_outage(mine[-1].result))
+
+
+def _is_outage(result: IterationResult | None) -> bool:
+    """A failure of the runtime of which nothing says that it ends by itself."""
+    return _is_later(result) and not (result and result.failure and retry.row(result.failure).is_limit)
 
 
 def _is_later(result: IterationResult | None) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from hew_loop import process
 from hew_loop.core.agent_answer import AgentAnswer
 from hew_loop.core.iteration import AgentReport, FailureClass, Outcome
-from hew_loop.core.policy import Policy
 from hew_loop.repo.worktrees import Collected
 
 
@@ -44,16 +43,6 @@ def verdict_on(
     if report.denials:
         return "failed", "permission_denied", f"refused tools: {', '.join(sorted(set(report.denials)))}"
     return "failed", "no_diff", "the agent ended well, but nothing has changed"
-
-
-def deadline_message(failure: FailureClass, policy: Policy, tail: bytes, *, waits: bool) -> str:
-    lines = (line.strip() for line in reversed(tail.decode("utf-8", "replace").splitlines()))
-    last = next(filter(None, lines), "")[-200:]
-    said = f"; the last that it printed: {last}" if last else ""
-    if failure == "stalled":
-        printed = "nothing but notices that it waits" if waits else "nothing"
-        return f"it printed {printed} for {policy.stall_timeout_s:g} s and was ended{said}"
-    return f"it was ended at its deadline of {policy.iter_timeout_s:g} s{said}"
 
 
 def process_warnings(ended: process.Ended | None) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from hew_loop.core import events as ev
 from hew_loop.core.actions import LAUNCH, ChainEntry
 from hew_loop.core.names import branch_name, candidate_ref, integration_ref, one_line, salvage_ref
 from hew_loop.core.state import RunState
-from hew_loop.engine import verify as end_of_run
 from hew_loop.engine import worktree_setup
 from hew_loop.engine.context import RunContext
 from hew_loop.engine.gate import GateRun, command_text, gate_digest, run_commands
@@ -153,7 +152,7 @@ async def verify(context: RunContext, n: int, action: ac.Verify) -> ev.Event:
     prepared = await _prepare(context, action.commit, log, mark=mark, pristine=True)
     if isinstance(prepared, str):
         return ev.Verified(n, "could_not_run", prepared, log=log.name)
-    ran = await end_of_run.verify(
+    ran = await run_commands(
         settings.commands,
         worktree=prepared,
         env=_gate_env(context, "verify"),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 from functools import partial
 
-from hew_loop import process
 from hew_loop.core import actions as ac
 from hew_loop.core import events as ev
 from hew_loop.core.agent_answer import parse_answer
 from hew_loop.core.iteration import AgentReport
 from hew_loop.core.planner_prompt import PlannerPrompt, build_planner_prompt, candidates
-from hew_loop.core.secrets import StreamMask, secret_values
 from hew_loop.core.state import RunState
+from hew_loop.engine.agent_process import Bounds, run_agent
 from hew_loop.engine.context import RunContext
 from hew_loop.engine.worker import in_thread
 from hew_loop.errors import HewError, TrackerError
@@ -82,29 +80,14 @@ async def _run(context: RunContext, action: ac.AskPlanner, prompt: PlannerPrompt
         prompt_file.write_text(prompt.text, encoding="utf-8")
 
     await in_thread(prepare)
-    runtime = context.runtimes[action.runtime]
     request = AgentRequest("planner", prompt.text, prompt_file, place, settings.model, purpose="plan")
-    call = runtime.invocation(request)
-    reader = runtime.reader()
-    env = {**context.env, "HEW_PROMPT_FILE": str(prompt_file), **dict(call.env)}
-    ended = await process.stream(
-        process.Job(
-            argv=call.argv,
-            cwd=place,
-            env=env,
-            log=folder / "output.log",
-            mark=context.mark(f"planner-{action.number}"),
-            stdin=call.stdin,
-            timeout_s=settings.timeout_s,
-            stall_s=settings.timeout_s,
-            max_log_bytes=MAX_OUTPUT_BYTES,
-            mask=partial(StreamMask, secret_values(env)),
-            stop_signal=signal.Signals(call.stop_signal),
-        ),
-        on_stdout=reader.feed,
-        is_final=lambda: reader.is_final,
+    report, _ = await run_agent(
+        context.runtimes[action.runtime],
+        request,
+        env={**context.env, "HEW_PROMPT_FILE": str(prompt_file)},
+        log=folder / "output.log",
+        mark=context.mark(f"planner-{action.number}"),
+        bounds=Bounds(settings.timeout_s, settings.timeout_s, MAX_OUTPUT_BYTES),
         stop=context.stop_planner,
     )
-    return reader.report(
-        ending=ended.reason, exit_code=ended.exit_code, stderr_tail=ended.stderr_tail or ended.error.encode()
-    )
+    return report

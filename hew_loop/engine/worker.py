@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,9 +19,9 @@ from hew_loop.core.iteration import AgentReport, IterationResult, IterationSpec
 from hew_loop.core.names import one_line, salvage_ref, slug
 from hew_loop.core.policy import Policy
 from hew_loop.core.prompt import Prompt, build_prompt
-from hew_loop.core.secrets import StreamMask, secret_values
 from hew_loop.engine import worktree_setup
-from hew_loop.engine.judging import deadline_message, process_warnings, verdict_on
+from hew_loop.engine.agent_process import Bounds, run_agent
+from hew_loop.engine.judging import process_warnings, verdict_on
 from hew_loop.engine.run_folder import RunFolder
 from hew_loop.engine.tripwire import Tripwire
 from hew_loop.errors import HewError, UsageError
@@ -36,9 +35,6 @@ Ts = TypeVarTuple("Ts")
 
 MAX_PATCH_BYTES = 8 * 1024 * 1024
 SETUP_TIMEOUT_S = 1800.0
-LIMIT_S = 75.0
-"""So long an agent may wait for a limit in its slot. claude waits for up to 60 s as it is told, codex for hours; by
-then the dispatcher should know, so that no other slot runs into the same limit and a fallback takes over (RT-27)."""
 PORTS_FROM = 20_000
 PORTS_PER_SLOT = 100
 
@@ -147,49 +143,25 @@ class Worker:
         spec, policy = order.spec, self.policy
         folder = self.folder.iteration(spec.number)
         prompt_file = folder / "prompt.md"
-        runtime = self.runtimes[spec.runtime]
+        git_dirs = (self.git.common_dir, worktree.git_dir)
+        request = AgentRequest(spec.task, prompt.text, prompt_file, worktree.path, order.model, git_dirs)
         try:
             await in_thread(partial(prompt_file.write_text, prompt.text, encoding="utf-8", errors="replace"))
-            git_dirs = (self.git.common_dir, worktree.git_dir)
-            call = runtime.invocation(
-                AgentRequest(spec.task, prompt.text, prompt_file, worktree.path, order.model, git_dirs)
+        except OSError as error:
+            return AgentReport("worktree_broken", f"the prompt cannot be written: {error}"), None
+        try:
+            return await run_agent(
+                self.runtimes[spec.runtime],
+                request,
+                env={**self._env(spec, worktree, folder), "HEW_BASE_SHA": start},
+                log=folder / "output.log",
+                mark=_mark(spec),
+                bounds=Bounds(policy.iter_timeout_s, policy.stall_timeout_s, policy.max_output_bytes),
+                on_start=lambda pid: self.pool.write_lease(worktree.name, {**_lease(spec), "pgid": pid}, durable=False),
+                stop=stop,
             )
         except UsageError as error:
             return AgentReport("prompt_too_long", error.message), None
-        except OSError as error:
-            return AgentReport("worktree_broken", f"the prompt cannot be written: {error}"), None
-        reader = runtime.reader()
-        env = {**self._env(spec, worktree, folder), "HEW_BASE_SHA": start, **dict(call.env)}
-        ended = await process.stream(
-            process.Job(
-                argv=call.argv,
-                cwd=worktree.path,
-                env=env,
-                log=folder / "output.log",
-                mark=_mark(spec),
-                stdin=call.stdin,
-                timeout_s=policy.iter_timeout_s,
-                stall_s=policy.stall_timeout_s,
-                limit_s=LIMIT_S,
-                max_log_bytes=policy.max_output_bytes,
-                mask=partial(StreamMask, secret_values(env)),
-                stop_signal=signal.Signals(call.stop_signal),
-            ),
-            on_stdout=reader.feed,
-            is_final=lambda: reader.is_final,
-            is_progress=lambda: reader.is_progress,
-            is_limited=lambda: reader.is_limited,
-            on_start=lambda pid: self.pool.write_lease(worktree.name, {**_lease(spec), "pgid": pid}, durable=False),
-            stop=stop,
-        )
-        report = reader.report(
-            ending=ended.reason, exit_code=ended.exit_code, stderr_tail=ended.stderr_tail or ended.error.encode()
-        )
-        if report.failure in ("timed_out", "stalled"):
-            report = replace(
-                report, message=deadline_message(report.failure, policy, ended.tail, waits=not reader.is_progress)
-            )
-        return report, ended
 
     async def _judge(
         self,

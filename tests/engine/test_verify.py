@@ -8,13 +8,12 @@ import pytest
 
 from hew_loop import process
 from hew_loop.core.policy import Command, PlannedCommand
-from hew_loop.engine.gate import GateRun
-from hew_loop.engine.verify import verify
+from hew_loop.engine.gate import GateRun, run_commands
 
 
 def verified(worktree: Path, log: Path, command: Command, *, timeout_s: float = 60.0) -> GateRun:
     async def run() -> GateRun:
-        return await verify(
+        return await run_commands(
             [PlannedCommand(command)],
             worktree=worktree,
             env=process.child_environment(),
