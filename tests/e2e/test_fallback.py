@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.project import Project
 
 RECORDED = Path(__file__).parents[1] / "data" / "agents" / "claude-2.1.329"
@@ -91,3 +93,25 @@ def test_a_runtime_that_is_its_own_fallback_or_that_nobody_knows_is_refused(proj
         done = project.run(*args)
         assert (done.code, said in done.err) == (2, True), done.err
     assert list(project.statuses().values()) == ["open"]
+
+
+@pytest.mark.slow
+def test_the_first_runtime_is_tried_again_with_one_iteration_when_its_hold_is_over(project: Project) -> None:
+    # A hold without a known end lasts a minute: the fallback has to work for longer than that.
+    program = project.path.parent / "other.sh"
+    program.write_text('sleep 9\necho "$HEW_TASK_ID" > "$HEW_TASK_ID.txt"\n')
+    project.config(f'jobs = 3\n[runtime.other]\ncommand = ["sh", "{program}"]\n')
+    limited = f'{COUNT}[ "$(wc -l < "$PLACES/starts")" -gt 3 ] || exit 75\nsleep 2\necho x > "$HEW_TASK_ID.txt"\n'
+    for n in range(30):
+        project.add(f"Task {n}", script=limited)
+    done = project.run("--fallback-runtime", "other", "--fallback-cooldown-iters", "4")
+    assert done.code == 0, done.err
+    assert set(project.statuses().values()) == {"closed"}
+    first, _, third, *later = [float(line) for line in (project.places / "starts").read_text().split()]
+    assert third - first < 20, "what ran when the limit was seen"
+    assert later[0] - first >= 60, "nothing is started on it before its time"
+    assert later[1] - later[0] >= 1.9, "one alone, until it has ended well"
+    order = [i["runtime_used"] for i in project.iterations()]
+    assert order[:3] == ["script"] * 3
+    assert order[3:].index("script") >= 4
+    assert set(order[-6:]) == {"script"}
