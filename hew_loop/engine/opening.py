@@ -15,7 +15,7 @@ from hew_loop.core.names import integration_branch, integration_ref
 from hew_loop.core.policy import PlannedCommand, Policy
 from hew_loop.engine.run_folder import RunFolder, runs
 from hew_loop.errors import RepoError, UsageError
-from hew_loop.repo.git import Git
+from hew_loop.repo.git import Git, fetched_ref
 
 NOT_CARRIED = ("foreign_work", "lost", "cancelled")
 """Failure classes of attempts whose branch is kept, but not built upon."""
@@ -48,12 +48,17 @@ def ground(git: Git, policy: Policy, *, base: str | None) -> Ground:
             raise UsageError(
                 "HEAD is detached: there is no branch to deliver to", hint="git switch BRANCH, or --deliver branch"
             )
-        if not git.is_ancestor(commit, head.commit):
+        if not git.is_ancestor(commit, head.commit) and not _was_fetched(git, head.branch, head.commit, commit):
             raise UsageError(
                 f"{head.branch} does not descend from {base}: the result could not be fast-forwarded",
                 hint="git switch to a branch that does, or --deliver branch",
             )
     return Ground(commit, head.branch, head.commit)
+
+
+def _was_fetched(git: Git, branch: str, tip: str, commit: str) -> bool:
+    """The branch is only behind its own upstream (`--fetch`): the result is a fast-forward of both."""
+    return git.commit_id(fetched_ref(branch)) == commit and git.is_ancestor(tip, commit)
 
 
 def detected(git: Git, policy: Policy, base: str) -> Policy:

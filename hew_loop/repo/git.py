@@ -241,7 +241,7 @@ class Git:
                 f"The branch {branch} has no upstream to fetch.",
                 hint=f"git branch --set-upstream-to=<remote>/<branch> {branch}",
             )
-        ours = f"refs/loop/fetched/{branch}"
+        ours = fetched_ref(branch)
         options = (
             "--no-tags",
             "--no-write-fetch-head",
@@ -289,6 +289,11 @@ class Git:
         except (OSError, ValueError):
             return None
         return text if _ID.fullmatch(text) else None
+
+
+def fetched_ref(branch: str) -> str:
+    """What `fetch_upstream` found last."""
+    return f"refs/loop/fetched/{branch}"
 
 
 _REF_FORMAT = "%(objectname) %(refname)"
